@@ -1,0 +1,54 @@
+# Headrace's verbs. Every one first sees to it that .venv is there and up to date.
+#
+#   make setup    .venv with Headrace (editable), all extras and the developers' tools
+#   make demo     New York's flights of 2013 as a stream: features, a model with and without them, a figure
+#   make test     the whole test suite, documentation included
+#   make check    format, lint, types and the dependency rule
+#   make bench    every benchmark, one JSON line per case; one of them: make bench ONLY=operator
+#   make up       the same demo in a container (docker-compose.yml)
+#   make format   rewrites the code in its format and fixes what the linter can
+
+PYTHON  ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV    ?= .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.headrace-installed
+WORKERS ?= 2
+
+# A benchmark is a file benchmarks/NAME.py; the names are those of the design.
+BENCHES := operator flow freshness lookup server materialize backfill training stateful checkpoint scaleout
+ONLY    ?= $(foreach name,$(BENCHES),$(if $(wildcard benchmarks/$(name).py),$(name)))
+
+export TZ := UTC
+
+.PHONY: setup demo test check bench up format
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Headrace needs Python 3.11 or newer, got {sys.version.split()[0]} from $(PYTHON): make setup PYTHON=/path/to/python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python -e '.[all,dev]'; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'; fi
+	@touch $@
+
+demo: setup
+	@$(BIN)/headrace demo
+
+test: setup
+	$(BIN)/python -m pytest -q -ra -n $(WORKERS) --durations=10
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	@set -e; for name in $(ONLY); do $(BIN)/python benchmarks/$$name.py; done
+
+up:
+	docker compose up

@@ -1,0 +1,19 @@
+"""How all tests run: in UTC, with deterministic Hypothesis examples.
+
+The profile is `ci` when the variable CI is set, else `dev`; HYPOTHESIS_PROFILE names another. `explore` draws new
+examples at every run and is for hunting.
+"""
+
+import os
+import time
+
+from hypothesis import HealthCheck, settings
+
+os.environ["TZ"] = "UTC"
+time.tzset()
+
+SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("dev", max_examples=25, derandomize=True, deadline=None, suppress_health_check=SLOW_IS_FINE)
+settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, suppress_health_check=SLOW_IS_FINE)
+settings.register_profile("explore", max_examples=2000, deadline=None, suppress_health_check=SLOW_IS_FINE)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
