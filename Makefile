@@ -8,7 +8,7 @@
 #   make up       the same demo in a container (docker-compose.yml)
 #   make format   rewrites the code in its format and fixes what the linter can
 
-PYTHON  ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.headrace-installed
