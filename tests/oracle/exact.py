@@ -15,7 +15,7 @@ from typing import Any
 from tests.oracle.described import MISSING, Feature, Sent
 
 INT64 = range(-(2**63), 2**63)
-ZERO_WHEN_EMPTY = {"count", "sum", "distinct", "approx_distinct", "decayed_sum"}
+ZERO_WHEN_EMPTY = {"count", "sum", "distinct", "approx_distinct"}
 
 
 def missing(value: Any) -> bool:
