@@ -1,0 +1,146 @@
+"""The layout holds: what is installed is what the folders show, and an import costs only what its user needs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "headrace"
+FOLDERS = ("features", "flows", "materialize", "serving", "stores")
+
+# Third-party packages that neither a definition nor a lookup may load; the command line's belong here too.
+HEAVY = [
+    *("datasketches", "ddsketch", "duckdb", "numba", "pandas", "polars", "pyarrow"),
+    *("confluent_kafka", "feast", "river"),
+    *("matplotlib", "scipy", "sklearn", "rich", "typer"),
+]
+
+
+def modules() -> set[str]:
+    """Paths of all our modules as a wheel names them: `headrace/features/events.py`."""
+    found = set()
+    for folder, _, names in os.walk(SOURCE, followlinks=True):
+        inside = PurePosixPath("headrace", *Path(folder).relative_to(SOURCE).parts)
+        found |= {str(inside / name) for name in names if name.endswith(".py")}
+    # The starter project's files are data: a user's code, which no one imports from here.
+    return {path for path in found if not path.startswith("headrace/starter/")}
+
+
+def packages() -> set[str]:
+    return {".".join(PurePosixPath(path).parent.parts) for path in modules()}
+
+
+def python(code: str, *options: str, **environment: str) -> str:
+    """What a fresh interpreter prints for the code, run outside the repository."""
+    ran = subprocess.run(
+        [sys.executable, *options, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT.anchor,
+        env=os.environ | environment,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The sdist, and the wheel built from that sdist, of a copy of the repository."""
+    copy = tmp_path_factory.mktemp("build") / "headrace"
+    left_out = shutil.ignore_patterns(
+        ".venv", ".git", ".hypothesis", ".*_cache", "__pycache__", "*.egg-info", "build", "dist"
+    )
+    shutil.copytree(ROOT, copy, symlinks=True, ignore=left_out)
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(copy / "dist"), str(copy)],
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = (copy / "dist").glob("*.whl")
+    (sdist,) = (copy / "dist").glob("*.tar.gz")
+    return {"wheel": wheel, "sdist": sdist}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_package_is_a_relative_link_to_its_folder(folder: str) -> None:
+    assert os.readlink(SOURCE / folder) == f"../../{folder}"
+    assert (ROOT / folder / "__init__.py").read_text().startswith('"""')
+
+
+def test_the_project_names_every_package() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert set(setuptools["packages"]) == packages()
+    mapped = {f"headrace.{folder}": folder for folder in FOLDERS} | {"headrace": "src/headrace"}
+    assert setuptools["package-dir"] == mapped
+
+
+def test_the_wheel_holds_the_folders_and_nothing_else(distributions: dict[str, Path]) -> None:
+    with zipfile.ZipFile(distributions["wheel"]) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert {name for name in names if name.endswith(".py") and "/starter/" not in name} == modules()
+    assert "headrace/py.typed" in names
+    assert {name for name in names if "/starter/" in name} == starter_files()
+
+
+def starter_files() -> set[str]:
+    return {f"headrace/starter/{path.name}" for path in (SOURCE / "starter").iterdir() if path.is_file()}
+
+
+def test_the_sdist_holds_what_a_build_needs(distributions: dict[str, Path]) -> None:
+    with tarfile.open(distributions["sdist"]) as sdist:
+        names = {str(PurePosixPath(*PurePosixPath(name).parts[1:])) for name in sdist.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml", "src/headrace/py.typed"} <= names
+    assert {f"{folder}/__init__.py" for folder in FOLDERS} <= names
+
+
+def test_a_wheel_installed_elsewhere_starts_a_project_and_runs_it(
+    distributions: dict[str, Path], tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
+    subprocess.run([*install, str(distributions["wheel"])], check=True, capture_output=True)
+    project = tmp_path / "project"
+    code = (
+        "import headrace.cli, sys\n"
+        f"assert headrace.__file__.startswith({str(site)!r}), headrace.__file__\n"
+        "headrace.cli.main(sys.argv[1:])"
+    )
+    for arguments in (["init", str(project)], ["run", str(project / "views.py"), "--data", str(tmp_path / "data")]):
+        ran = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(site)},
+        )
+        assert ran.returncode == 0, ran.stderr
+
+
+def test_dependencies_point_one_way() -> None:
+    ran = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.parametrize("package", ["headrace", "headrace.features", "headrace.serving"])
+def test_an_import_loads_nothing_heavy(package: str) -> None:
+    heavy = HEAVY if package == "headrace.serving" else [*HEAVY, "numpy"]
+    loaded = python(f"import sys, json, {package}; print(json.dumps(sorted(sys.modules)))")
+    assert sorted(set(heavy) & set(json.loads(loaded))) == []
+
+
+@pytest.mark.parametrize("package", ["headrace", "headrace.features", "headrace.serving"])
+def test_an_import_takes_under_150_ms(package: str) -> None:
+    code = f"import time; start = time.perf_counter(); import {package}; print(time.perf_counter() - start)"
+    # The least of some tries: the machine may be busy with the other tests.
+    assert min(float(python(code)) for _ in range(7)) < 0.150
