@@ -1,0 +1,43 @@
+"""Definitions: entities, events, sources, windows, aggregations and feature views. Pure data, no I/O, quick to import."""
+
+from headrace.features.aggregations import Aggregation
+from headrace.features.custom import CustomAggregation
+from headrace.features.entities import Entity
+from headrace.features.errors import DataError, DefinitionError, HeadraceError, UnknownColumnError
+from headrace.features.events import Event, EventSchema, EventTime, Field
+from headrace.features.features import AggregateFeature, DerivedFeature, FeatureGroup, derived
+from headrace.features.sources import FileSource, FrameSource, IterableSource, KafkaSource
+from headrace.features.views import FeatureView, ViewDefinition, define, definition
+from headrace.features.windows import Hopping, LastN, Lifetime, Session, Sliding, Tumbling
+
+__all__ = [
+    "AggregateFeature",
+    "Aggregation",
+    "CustomAggregation",
+    "DataError",
+    "DefinitionError",
+    "DerivedFeature",
+    "Entity",
+    "Event",
+    "EventSchema",
+    "EventTime",
+    "FeatureGroup",
+    "FeatureView",
+    "Field",
+    "FileSource",
+    "FrameSource",
+    "HeadraceError",
+    "Hopping",
+    "IterableSource",
+    "KafkaSource",
+    "LastN",
+    "Lifetime",
+    "Session",
+    "Sliding",
+    "Tumbling",
+    "UnknownColumnError",
+    "ViewDefinition",
+    "define",
+    "definition",
+    "derived",
+]

@@ -1,0 +1,328 @@
+"""Sources: where events come from, how late they may be, and how to tell one from its repetition. Definitions only, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from os import PathLike, fspath
+from typing import Any, ClassVar, TypeAlias
+
+from headrace.features.columns import Column
+from headrace.features.errors import DefinitionError
+from headrace.features.events import EventMeta, EventSchema, schema_of
+from headrace.features.time import DAY, duration_us, format_duration
+
+Duration: TypeAlias = "str | timedelta"
+
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+EPOCH_UNITS = ("s", "ms", "us", "ns")
+LATE = ("dead_letter", "count")
+
+
+@dataclass(frozen=True, init=False)
+class Source:
+    """What every source has.
+
+    Attributes:
+        event: the event class of its rows.
+        name: for messages, checkpoints and the log of a flow.
+        lateness_us: how long after the newest event of its partition an event may still arrive (contract C7).
+        max_ahead_us: how far ahead of the clock an event may be (C8); None: one hour of the wall clock.
+        dedup: name of the column that identifies an event (C9), or None.
+        idle_after_us: after how long of silence a partition no longer holds the watermark back (C10), or None for never.
+        late: "dead_letter", or "count" to let a late event count from its arrival on.
+    """
+
+    event: EventMeta
+    name: str
+    lateness_us: int
+    max_ahead_us: int | None
+    dedup: str | None
+    idle_after_us: int | None
+    late: str
+
+    kind: ClassVar[str] = "source"
+
+    @property
+    def schema(self) -> EventSchema:
+        return schema_of(self.event)
+
+    def _common(
+        self,
+        name: str,
+        event: Any,
+        lateness: Duration,
+        max_ahead: Duration | None,
+        dedup: str | Column | None,
+        idle_after: Duration | None,
+        late: str,
+    ) -> None:
+        shown = f"{type(self).__name__} '{name}'"
+        try:
+            schema = schema_of(event)
+        except DefinitionError as error:
+            raise DefinitionError(f"{shown}: event: {error}") from None
+        lateness_us = duration_us(lateness, f"{shown}: lateness")
+        if lateness_us > 365 * DAY:
+            raise DefinitionError(f"{shown}: lateness is {format_duration(lateness_us)}, more than a year. The log settles that late.")
+        ahead_us = None if max_ahead is None else duration_us(max_ahead, f"{shown}: max_ahead")
+        idle_us = None if idle_after is None else duration_us(idle_after, f"{shown}: idle_after")
+        if idle_us == 0:
+            raise DefinitionError(f"{shown}: idle_after must be longer than zero, such as '30s'.")
+        if late not in LATE:
+            raise DefinitionError(f"{shown}: late={late!r} is unknown. Choose late='dead_letter' or late='count'.")
+        _set(
+            self,
+            event=event,
+            name=name,
+            lateness_us=lateness_us,
+            max_ahead_us=ahead_us,
+            dedup=_dedup(schema, dedup, shown),
+            idle_after_us=idle_us,
+            late=late,
+        )
+
+    def __repr__(self) -> str:
+        parts = [repr(self.name), self.event.__name__]
+        if self.lateness_us:
+            parts.append(f"lateness={format_duration(self.lateness_us)!r}")
+        if self.max_ahead_us is not None:
+            parts.append(f"max_ahead={format_duration(self.max_ahead_us)!r}")
+        if self.dedup is not None:
+            parts.append(f"dedup={self.dedup!r}")
+        if self.idle_after_us is not None:
+            parts.append(f"idle_after={format_duration(self.idle_after_us)!r}")
+        if self.late != "dead_letter":
+            parts.append(f"late={self.late!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class KafkaSource(Source):
+    """A Kafka topic of JSON messages.
+
+    Attributes:
+        topic: its name.
+        options: settings of the consumer, such as `bootstrap_servers="kafka:9092"`.
+    """
+
+    topic: str
+    options: Mapping[str, Any] = field(hash=False)
+
+    kind: ClassVar[str] = "kafka"
+
+    def __init__(
+        self,
+        topic: str,
+        event: Any,
+        *,
+        lateness: Duration = "0s",
+        max_ahead: Duration | None = None,
+        dedup: str | Column | None = None,
+        idle_after: Duration | None = None,
+        late: str = "dead_letter",
+        **options: Any,
+    ) -> None:
+        if not isinstance(topic, str) or not topic:
+            raise DefinitionError(f"KafkaSource: the topic must be a name, got {topic!r}. Write KafkaSource('rides', Ride).")
+        self._common(topic, event, lateness, max_ahead, dedup, idle_after, late)
+        _set(self, topic=topic, options=dict(options))
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class FileSource(Source):
+    """A file, a folder of files or a pattern of them: Parquet, CSV or JSON lines.
+
+    Attributes:
+        path: where; relative paths are of the working directory when the source is read.
+        format: "parquet", "csv" or "jsonl"; by the suffix unless given.
+        columns: for columns that have another name in the file, event column -> file column.
+        zone: IANA zone of instants that are written without one; without it such rows are refused (contract C1).
+        unit: "s", "ms", "us" or "ns" for instants written as numbers since 1970; without it such rows are refused.
+    """
+
+    path: str
+    format: str
+    columns: Mapping[str, str] = field(hash=False)
+    zone: str | None
+    unit: str | None
+
+    kind: ClassVar[str] = "file"
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        event: Any,
+        *,
+        format: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        zone: str | None = None,
+        unit: str | None = None,
+        lateness: Duration = "0s",
+        max_ahead: Duration | None = None,
+        dedup: str | Column | None = None,
+        idle_after: Duration | None = None,
+        late: str = "dead_letter",
+    ) -> None:
+        if not isinstance(path, (str, PathLike)) or not fspath(path):
+            raise DefinitionError(f"FileSource: the path must be text or a Path, got {path!r}.")
+        text = str(fspath(path))
+        stem = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        self._common(stem.partition(".")[0] or stem, event, lateness, max_ahead, dedup, idle_after, late)
+        shown = f"FileSource '{text}'"
+        _set(
+            self,
+            path=text,
+            format=_format(text, format, shown),
+            columns=_renames(self.schema, columns, shown),
+            zone=_zone(zone, shown),
+            unit=_unit(unit, shown),
+        )
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class FrameSource(Source):
+    """A table in memory: a pandas or Polars frame, a pyarrow Table, or anything that speaks the Arrow C stream interface.
+
+    Attributes:
+        data: the table itself; it is not copied, so leave it as it is.
+        columns: for columns that have another name in the table, event column -> table column.
+        zone: IANA zone of naive instants; without it they are refused (contract C1).
+        unit: unit of instants that are integers; without it they are refused.
+    """
+
+    data: Any = field(hash=False, compare=False)
+    columns: Mapping[str, str] = field(hash=False)
+    zone: str | None
+    unit: str | None
+
+    kind: ClassVar[str] = "frame"
+
+    def __init__(
+        self,
+        data: Any,
+        event: Any,
+        *,
+        name: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        zone: str | None = None,
+        unit: str | None = None,
+        lateness: Duration = "0s",
+        max_ahead: Duration | None = None,
+        dedup: str | Column | None = None,
+        idle_after: Duration | None = None,
+        late: str = "dead_letter",
+    ) -> None:
+        self._common(name or getattr(event, "__name__", "frame").lower(), event, lateness, max_ahead, dedup, idle_after, late)
+        shown = f"FrameSource '{self.name}'"
+        if isinstance(data, type) or not (hasattr(data, "__arrow_c_stream__") or hasattr(data, "__dataframe__")):
+            raise DefinitionError(
+                f"{shown}: got a {type(data).__name__}, expected a pandas or Polars frame or a pyarrow Table. "
+                "For a list or generator of rows use IterableSource."
+            )
+        _set(
+            self,
+            data=data,
+            columns=_renames(self.schema, columns, shown),
+            zone=_zone(zone, shown),
+            unit=_unit(unit, shown),
+        )
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class IterableSource(Source):
+    """Any Python iterable of events: dicts or objects of the event class. A generator is read once.
+
+    Attributes:
+        iterable: the rows.
+        zone: IANA zone of naive instants; without it they are refused (contract C1).
+        unit: unit of instants that are integers; without it they are refused.
+    """
+
+    iterable: Iterable[Any] = field(hash=False, compare=False)
+    zone: str | None
+    unit: str | None
+
+    kind: ClassVar[str] = "iterable"
+
+    def __init__(
+        self,
+        iterable: Iterable[Any],
+        event: Any,
+        *,
+        name: str | None = None,
+        zone: str | None = None,
+        unit: str | None = None,
+        lateness: Duration = "0s",
+        max_ahead: Duration | None = None,
+        dedup: str | Column | None = None,
+        idle_after: Duration | None = None,
+        late: str = "dead_letter",
+    ) -> None:
+        self._common(name or getattr(event, "__name__", "rows").lower(), event, lateness, max_ahead, dedup, idle_after, late)
+        shown = f"IterableSource '{self.name}'"
+        if isinstance(iterable, (str, bytes, Mapping)) or not isinstance(iterable, Iterable):
+            raise DefinitionError(f"{shown}: got a {type(iterable).__name__}, expected an iterable of dicts or of {event.__name__}.")
+        _set(self, iterable=iterable, zone=_zone(zone, shown), unit=_unit(unit, shown))
+
+
+def _set(source: object, **fields: Any) -> None:
+    for name, value in fields.items():
+        object.__setattr__(source, name, value)
+
+
+def _dedup(schema: EventSchema, dedup: str | Column | None, shown: str) -> str | None:
+    if dedup is None:
+        return None
+    name = dedup.name if isinstance(dedup, Column) else dedup
+    if isinstance(dedup, Column) and dedup.event != schema.name:
+        raise DefinitionError(f"{shown}: dedup={dedup} is a column of {dedup.event}, but the source holds {schema.name}.")
+    if not isinstance(name, str):
+        raise DefinitionError(f"{shown}: dedup= takes a column of {schema.name} or its name, got {dedup!r}.")
+    try:
+        schema.field(name)
+    except DefinitionError as error:
+        raise DefinitionError(f"{shown}: dedup: {error}") from None
+    return name
+
+
+def _format(path: str, given: str | None, shown: str) -> str:
+    known = sorted(set(FORMATS.values()))
+    if given is not None:
+        if given not in known:
+            raise DefinitionError(f"{shown}: format={given!r} is unknown. Choose one of {', '.join(known)}.")
+        return given
+    lowered = path.lower().removesuffix(".gz").removesuffix(".zst")
+    for suffix, name in FORMATS.items():
+        if lowered.endswith(suffix):
+            return name
+    raise DefinitionError(f"{shown}: its suffix does not tell the format. Add format='parquet', 'csv' or 'jsonl'.")
+
+
+def _renames(schema: EventSchema, columns: Mapping[str, str] | None, shown: str) -> dict[str, str]:
+    for name in columns or {}:
+        if name not in schema:
+            try:
+                schema.field(name)
+            except DefinitionError as error:
+                raise DefinitionError(f"{shown}: columns= maps event columns to file columns: {error}") from None
+    return dict(columns or {})
+
+
+def _zone(zone: str | None, shown: str) -> str | None:
+    if zone is None:
+        return None
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        raise DefinitionError(f"{shown}: zone={zone!r} is no known time zone. Use an IANA name such as 'America/New_York'.") from None
+    return zone
+
+
+def _unit(unit: str | None, shown: str) -> str | None:
+    if unit is not None and unit not in EPOCH_UNITS:
+        raise DefinitionError(f"{shown}: unit={unit!r} is unknown. Choose one of {', '.join(EPOCH_UNITS)}.")
+    return unit
