@@ -1,0 +1,112 @@
+"""Events between the online reading and the settled log: held in columns until the watermark passes them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """n events of one view, ready for the kernels.
+
+    slot: (n,) int64. time, effective: (n,) int64 microseconds. position: (n,) int64, orders events of one instant.
+    inputs: (n, inputs) float64, or int64 bits. masks: (n, masks) uint8.
+    objects: (n, object columns) object: values for features whose state is a Python object, None where missing.
+    """
+
+    slot: Ints
+    time: Ints
+    effective: Ints
+    position: Ints
+    inputs: Array
+    masks: Array
+    objects: Array
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def take(self, chosen: Array | slice) -> "Prepared":
+        """The chosen events, in the order given."""
+        return Prepared(**{f.name: np.ascontiguousarray(getattr(self, f.name)[chosen]) for f in fields(self)})
+
+    def on_slots(self, numbers: Ints) -> "Prepared":
+        """The same events after slot s got the number `numbers[s]`."""
+        return Prepared(**{**self.arrays(), "slot": numbers[self.slot]})
+
+    def arrays(self) -> dict[str, Array]:
+        """Every column by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def concat(cls, parts: Sequence["Prepared"]) -> "Prepared":
+        """All events of one or more parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+
+class SettlingBuffer:
+    """Events that have not settled, in chunks as they came.
+
+    A chunk is touched again only when the watermark reaches its earliest event, so that a long lateness does not make
+    every batch pay for all that waits.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[tuple[int, int, Prepared]] = []  # (least effective instant, greatest, events)
+
+    def __len__(self) -> int:
+        return sum(len(events) for _, _, events in self._chunks)
+
+    def add(self, events: Prepared) -> None:
+        """Hold a batch of events back."""
+        if len(events):
+            self._chunks.append((int(events.effective.min()), int(events.effective.max()), events))
+
+    def take(self, upto: int) -> Prepared | None:
+        """Remove and return the events effective at or before instant `upto`, sorted by it; None if there are none."""
+        due: list[Prepared] = []
+        kept: list[tuple[int, int, Prepared]] = []
+        for least, greatest, events in self._chunks:
+            if least > upto:
+                kept.append((least, greatest, events))
+            elif greatest <= upto:
+                due.append(events)
+            else:
+                now = events.effective <= upto
+                due.append(events.take(now))
+                rest = events.take(~now)
+                kept.append((int(rest.effective.min()), greatest, rest))
+        self._chunks = kept
+        if not due:
+            return None
+        events = Prepared.concat(due)
+        return events.take(np.argsort(events.effective))
+
+    def all(self) -> list[Prepared]:
+        """The chunks in the order in which they came."""
+        return [events for _, _, events in self._chunks]
+
+    def slots(self) -> Ints:
+        """Slots of which an event waits, with repetitions."""
+        return np.concatenate([np.empty(0, dtype=np.int64), *(events.slot for _, _, events in self._chunks)])
+
+    def renumber(self, numbers: Ints) -> None:
+        """Slot s has got the number `numbers[s]`."""
+        self._chunks = [(a, b, events.on_slots(numbers)) for a, b, events in self._chunks]
+
+    def copy(self) -> "SettlingBuffer":
+        """The same events; chunks are never written into, so they are shared."""
+        made = SettlingBuffer()
+        made._chunks = list(self._chunks)
+        return made
+
+    def save(self) -> Mapping[str, Array] | None:
+        """All events as columns; None if there are none."""
+        return Prepared.concat(self.all()).arrays() if self._chunks else None

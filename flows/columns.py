@@ -1,0 +1,202 @@
+"""The arrays of one reading: made, grown, compacted, copied and saved.
+
+Kernels never allocate. Before each call the owner makes room: one free entry per group and event (and per pending event
+that the call may release), one free pending cell per group that holds events back.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.flows.lanes import FOREVER, NEVER
+from headrace.flows.plan import Plan
+from headrace.flows.readings import BLOCK
+from headrace.flows.tiles import (
+    AFTER,
+    AHEAD,
+    ASOF,
+    BEFORE,
+    ENTRIES_LEFT,
+    FIRST_GROUP,
+    FREE_ENTRIES,
+    FREE_PENDING,
+    FRONT,
+    GROUP_STRIDE,
+    HEAD,
+    LENGTH,
+    MID,
+    NEWEST,
+    NEXT,
+    NONE,
+    PENDING_HEAD,
+    PENDING_LEFT,
+    PENDING_TAIL,
+    TAIL,
+    WINDOW_STRIDE,
+    State,
+    mark_free,
+)
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+SLOT_ARRAYS = ("si", "sf", "vf", "vk")
+ENTRY_ARRAYS = ("ei", "ef")
+PENDING_ARRAYS = ("pi", "pf", "pm")
+ARRAYS = (*SLOT_ARRAYS, *ENTRY_ARRAYS, *PENDING_ARRAYS, "control")
+UNSEEN = 2  # in `vk`: no value was ever written for this slot, so any value differs from it
+
+
+class StateColumns:
+    """One reading of one view: `state` for the kernels, `blocks` with the earliest next change of each block of slots."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.slots = 0
+        t = plan.tables
+        self._width = FIRST_GROUP + GROUP_STRIDE * len(t.groups) + WINDOW_STRIDE * len(t.windows)
+        groups = FIRST_GROUP + np.arange(len(t.groups)) * GROUP_STRIDE
+        windows = FIRST_GROUP + GROUP_STRIDE * len(t.groups) + np.arange(len(t.windows)) * WINDOW_STRIDE
+        self._lengths = windows + LENGTH
+        self._heads = groups + HEAD
+        self._waiting = groups + PENDING_HEAD
+        self._entry_pointers = np.concatenate(
+            [groups + HEAD, groups + TAIL, *(windows + p for p in (FRONT, MID, AHEAD))]
+        )
+        self._pending_pointers = np.concatenate([groups + PENDING_HEAD, groups + PENDING_TAIL])
+        self.blocks: Ints = np.empty(0, dtype=np.int64)
+        self.state = _state(
+            si=np.empty((0, self._width), dtype=np.int64),
+            sf=np.empty((0, plan.back_lanes)),
+            vf=np.empty((0, len(t.results))),
+            vk=np.empty((0, len(t.results)), dtype=np.uint8),
+            ei=np.empty((0, 4), dtype=np.int64),
+            ef=np.empty((0, plan.entry_lanes)),
+            pi=np.empty((0, 4), dtype=np.int64),
+            pf=np.empty((0, max(1, len(plan.inputs)))),
+            pm=np.empty((0, len(plan.masks)), dtype=np.uint8),
+            control=np.array([NONE, NONE, 0, 0], dtype=np.int64),
+        )
+
+    def reserve(self, slots: int, events: int) -> None:
+        """Room for `slots` slots in all, and for folding `events` more events."""
+        if slots > len(self.state.si):
+            self._grow_slots(max(slots, 2 * len(self.state.si), 64))
+        self.slots = max(self.slots, slots)
+        groups = len(self._plan.tables.groups)
+        control = self.state.control
+        held = len(self.state.pi) - int(control[PENDING_LEFT])
+        for cell, left, wanted in (
+            (FREE_ENTRIES, ENTRIES_LEFT, events * groups + held),
+            (FREE_PENDING, PENDING_LEFT, events * groups if self._plan.pends else 0),
+        ):
+            if control[left] < wanted:
+                self._grow_pool(cell, left, wanted - int(control[left]))
+
+    def _grow_slots(self, capacity: int) -> None:
+        st = self.state
+        extra = capacity - len(st.si)
+        si = np.full((extra, self._width), NONE, dtype=np.int64)
+        si[:, [NEWEST, ASOF]] = NEVER
+        si[:, NEXT] = FOREVER
+        si[:, self._lengths] = 0
+        more = {
+            "si": si,
+            "sf": np.zeros((extra, st.sf.shape[1])),
+            "vf": np.zeros((extra, st.vf.shape[1])),
+            "vk": np.full((extra, st.vk.shape[1]), UNSEEN, dtype=np.uint8),
+        }
+        self.state = _state(**{n: np.concatenate([a, more[n]]) if n in more else a for n, a in self._arrays().items()})
+        blocks = np.full(-(-capacity // BLOCK), FOREVER, dtype=np.int64)
+        blocks[: len(self.blocks)] = self.blocks
+        self.blocks = blocks
+
+    def _grow_pool(self, cell: int, left: int, missing: int) -> None:
+        arrays = self._arrays()
+        names = ENTRY_ARRAYS if cell == FREE_ENTRIES else PENDING_ARRAYS
+        before = len(arrays[names[0]])
+        more = max(missing, before // 2, 1024)
+        for name in names:
+            old = arrays[name]
+            arrays[name] = np.concatenate([old, np.zeros((more, old.shape[1]), dtype=old.dtype)])
+        links, control = arrays[names[0]], arrays["control"]
+        links[before:, AFTER] = np.arange(before + 1, before + more + 1)
+        links[-1, AFTER] = control[cell]
+        control[cell] = before
+        control[left] += more
+        self.state = _state(**arrays)
+
+    def _arrays(self) -> dict[str, Array]:
+        return {name: getattr(self.state, name) for name in ARRAYS}
+
+    def empty_slots(self) -> npt.NDArray[np.bool_]:
+        """(slots,) bool: nothing is left in any window, and nothing waits to enter one."""
+        si = self.state.si[: self.slots]
+        return (si[:, self._heads] == NONE).all(axis=1) & (si[:, self._waiting] == NONE).all(axis=1)
+
+    def newest(self) -> Ints:
+        """(slots,) newest event of each slot, microseconds; the least int64 before the first."""
+        return self.state.si[: self.slots, NEWEST]
+
+    def keep(self, slots: Ints) -> None:
+        """Keep only these slots, which take the numbers 0, 1, ... in the order given. The others must be empty."""
+        self.state = _state(**{n: a[slots] if n in SLOT_ARRAYS else a for n, a in self._arrays().items()})
+        self.slots = len(slots)
+        self.reschedule()
+
+    def reschedule(self) -> None:
+        """Work out `blocks` from the slots."""
+        count = len(self.state.si)
+        self.blocks = np.full(-(-count // BLOCK), FOREVER, dtype=np.int64)
+        if count:
+            starts = np.arange(0, count, BLOCK)
+            self.blocks[:] = np.minimum.reduceat(self.state.si[:, NEXT], starts)
+
+    def nbytes(self) -> int:
+        """Bytes held, free cells included."""
+        return sum(int(a.nbytes) for a in self._arrays().values()) + int(self.blocks.nbytes)
+
+    def copy(self) -> "StateColumns":
+        """The same state in memory of its own."""
+        return StateColumns.load(self._plan, self.save())
+
+    def save(self) -> dict[str, Array]:
+        """The arrays that `load` needs, by name, without free cells; copies, so that the state may go on."""
+        arrays = {n: a[: self.slots].copy() if n in SLOT_ARRAYS else a for n, a in self._arrays().items()}
+        control = self.state.control
+        si = arrays["si"]
+        for names, cell, pointers in (
+            (ENTRY_ARRAYS, FREE_ENTRIES, self._entry_pointers),
+            (PENDING_ARRAYS, FREE_PENDING, self._pending_pointers),
+        ):
+            links = arrays[names[0]]
+            free = np.zeros(len(links), dtype=np.bool_)
+            mark_free(links, int(control[cell]), free)
+            # A pointer's new value: how many live cells come before its old one. NONE stays NONE as the last cell.
+            renumbered = np.append(np.cumsum(~free) - 1, NONE)
+            for name in names:
+                arrays[name] = arrays[name][~free]
+            links = arrays[names[0]]
+            links[:, [AFTER, BEFORE]] = renumbered[links[:, [AFTER, BEFORE]]]
+            si[:, pointers] = renumbered[si[:, pointers]]
+        arrays["control"] = np.array([NONE, NONE, 0, 0], dtype=np.int64)
+        return arrays
+
+    @classmethod
+    def load(cls, plan: Plan, arrays: Mapping[str, Array]) -> "StateColumns":
+        """State from the arrays of `save`, which are taken over."""
+        made = cls(plan)
+        made.state = _state(**arrays)
+        made.slots = len(arrays["si"])
+        made.reschedule()
+        return made
+
+
+def _state(*, si: Array, sf: Array, vf: Array, vk: Array, ei: Array, ef: Array, pi: Array, pf: Array, pm: Array,
+           control: Array) -> State:  # fmt: skip
+    """A `State` with its float arrays read as int64 beside them."""
+    return State(
+        si, sf, sf.view(np.int64), vf, vf.view(np.int64), vk, ei, ef, ef.view(np.int64), pi, pf, pf.view(np.int64), pm,
+        control,
+    )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Entities as slot numbers: each key is looked up once per batch, not once per event."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headrace.flows.batch import ARROW_TYPES, EventBatch
+
+Ints = npt.NDArray[np.int64]
+
+
+class KeyTable:
+    """Keys of one view's entity, numbered 0, 1, ... in the order in which they were first seen.
+
+    names, dtypes: the entity's key columns.
+    """
+
+    def __init__(self, names: Sequence[str], dtypes: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.dtypes = tuple(dtypes)
+        self._types = [ARROW_TYPES[d] for d in dtypes]
+        self._restart([])
+
+    def _restart(self, keys: list[Any]) -> None:
+        self.keys = keys
+        self._slots = {key: slot for slot, key in enumerate(keys)}
+        self._columns = [pa.array([], type=t) for t in self._types]
+        self._order = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def slots(self, batch: EventBatch) -> Ints:
+        """(n,) slot of each event; keys seen for the first time are given the next numbers."""
+        codes, distinct = self._distinct(batch)
+        known, keys = self._slots, self.keys
+        numbers = np.empty(len(distinct), dtype=np.int64)
+        for at, key in enumerate(distinct):
+            slot = known.get(key)
+            if slot is None:
+                slot = known[key] = len(keys)
+                keys.append(key)
+            numbers[at] = slot
+        return numbers[codes]
+
+    def _distinct(self, batch: EventBatch) -> tuple[npt.NDArray[Any], list[Any]]:
+        """Codes of the events' keys, and the keys: plain values for one key column, tuples for several."""
+        codes, words = _encode(batch.arrow(self.names[0]))
+        if len(self.names) == 1:
+            return codes, words
+        columns = [words]
+        for name in self.names[1:]:
+            more, words = _encode(batch.arrow(name))
+            # Codes below n * n fit: a batch has far fewer than 2**31 events. Made dense again at every step.
+            used, codes = np.unique(codes * len(words) + more, return_inverse=True)
+            left, right = np.divmod(used, len(words))
+            columns = [[column[i] for i in left] for column in columns] + [[words[i] for i in right]]
+        return codes, list(zip(*columns, strict=True))
+
+    def slot(self, key: Any) -> int | None:
+        """Slot of a key, if it has one."""
+        return self._slots.get(key)
+
+    def columns(self, slots: Ints) -> list[pa.Array]:
+        """Key columns of the given slots."""
+        self._complete()
+        indices = pa.array(slots)
+        return [column.take(indices) for column in self._columns]
+
+    def order(self, slots: Ints) -> Ints:
+        """(n,) numbers that put keys in an order which depends on the keys alone."""
+        self._complete()
+        return self._order[slots]
+
+    def _complete(self) -> None:
+        """Bring the columns up to the keys. Amortised: a few new keys are appended to one Arrow array."""
+        done = len(self._order)
+        if done == len(self.keys):
+            return
+        new = self.keys[done:]
+        parts = [new] if len(self.names) == 1 else list(zip(*new, strict=True))
+        arrays = [pa.array(part, type=t) for part, t in zip(parts, self._types, strict=True)]
+        self._columns = [pa.concat_arrays([old, more]) for old, more in zip(self._columns, arrays, strict=True)]
+        order = np.fromiter((zlib.crc32(repr(key).encode()) for key in new), dtype=np.int64, count=len(new))
+        self._order = np.concatenate([self._order, order])
+
+    def keep(self, slots: Ints) -> None:
+        """Forget every key but those of `slots`, which are renumbered in that order."""
+        self._restart([self.keys[s] for s in slots])
+
+    def save(self) -> list[Any]:
+        """The keys in slot order."""
+        return list(self.keys)
+
+    def load(self, keys: list[Any]) -> None:
+        """Take over what `save` gave."""
+        self._restart([tuple(key) if isinstance(key, list) else key for key in keys])
+
+
+def _encode(array: pa.Array) -> tuple[Ints, list[Any]]:
+    coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    codes = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    dictionary = coded.dictionary
+    if pa.types.is_timestamp(dictionary.type):
+        dictionary = dictionary.cast(pa.int64())
+    return codes, dictionary.to_pylist()

@@ -1,0 +1,254 @@
+"""Windows over aggregations whose state is a Python object: lists, sets, sketches, maps, the user's own.
+
+The kernels keep the time of these windows and say at which instants a row is due; this module keeps the states and
+answers for one slot at one instant. It takes the windows from the formulas of contract C2 directly: tiles in a dict,
+and the fold of those that the formula names. A fold is kept while the same tiles are asked for, and takes new events
+directly, so that only a tile that leaves costs a fold anew.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from headrace.features.aggregations import Aggregation
+from headrace.features.windows import Hopping, LastN, Lifetime, Session, Sliding, Tumbling, Window
+
+Event = tuple[int, int, Any]  # event time, source position, value
+
+
+class ObjectWindow:
+    """One entity's windows for one feature: events in, value at an instant out. Instants never go back."""
+
+    def __init__(self, agg: Aggregation, window: Window) -> None:
+        self._agg = agg
+        self._contents = _contents(agg, window)
+        self._delay = window.ending_us
+        self._waiting: list[Event] = []
+
+    def add(self, te: int, position: int, value: Any) -> None:
+        """An event the feature takes; `value` is None where its column is missing, which counts for the window only."""
+        if self._delay:
+            insort(self._waiting, (te, position, value), key=_place)
+        else:
+            self._contents.add(te, position, value)
+
+    def at(self, instant: int, steady: int) -> Any:
+        """The aggregation's state of the window asked at `instant`. Before `steady` no event can come any more."""
+        local = instant - self._delay
+        if self._waiting:
+            due = bisect_left(self._waiting, (local + 1,), key=_time)
+            for te, position, value in self._waiting[:due]:
+                self._contents.add(te, position, value)
+            del self._waiting[:due]
+        return self._contents.at(local, steady - self._delay)
+
+    def save(self) -> list[Any]:
+        """State as MessagePack types."""
+        return [[list(e) for e in self._waiting], self._contents.save()]
+
+    def load(self, saved: list[Any]) -> None:
+        """Take over what `save` gave."""
+        self._waiting = [(te, position, value) for te, position, value in saved[0]]
+        self._contents.load(saved[1])
+
+
+def _place(event: Event) -> tuple[int, int]:
+    return event[0], event[1]
+
+
+def _time(event: Event) -> tuple[int]:
+    return (event[0],)
+
+
+class _Tiles:
+    """States per tile, and the fold of the tiles that the window covers."""
+
+    def __init__(self, agg: Aggregation, hop: int, covered: Callable[[int], tuple[int, int | None]]) -> None:
+        self._agg = agg
+        self._hop = hop
+        self._covered = covered  # local time -> first tile covered, first tile not covered any more (None: all newer)
+        self._tiles: dict[int, Any] = {}
+        self._fold: Any = None
+        self._bounds: tuple[int, int | None] | None = None
+
+    def add(self, te: int, position: int, value: Any) -> None:
+        if value is None:
+            return
+        k = (te - 1) // self._hop if self._hop else 0
+        state = self._tiles.get(k)
+        self._tiles[k] = self._agg.update(self._agg.init() if state is None else state, value, te, position)
+        if self._bounds is not None and _inside(k, self._bounds):
+            self._fold = self._agg.update(self._fold, value, te, position)
+
+    def at(self, local: int, steady: int) -> Any:
+        bounds = self._covered(local)
+        if bounds != self._bounds:
+            was = self._bounds
+            other = was is None or any(_inside(k, bounds) != _inside(k, was) for k in self._tiles)
+            self._tiles = {k: state for k, state in self._tiles.items() if k >= bounds[0]}
+            if other:
+                self._fold = self._agg.init()
+                for k in sorted(self._tiles):
+                    if _inside(k, bounds):
+                        self._fold = self._agg.merge(self._fold, self._tiles[k])
+            self._bounds = bounds
+        return self._fold
+
+    def save(self) -> Any:
+        return [[k, self._agg.encode(state)] for k, state in self._tiles.items()]
+
+    def load(self, saved: Any) -> None:
+        self._tiles = {k: self._agg.decode(data) for k, data in saved}
+        self._bounds = None
+
+
+def _inside(k: int, bounds: tuple[int, int | None]) -> bool:
+    return bounds[0] <= k and (bounds[1] is None or k < bounds[1])
+
+
+class _Newest:
+    """The n newest events."""
+
+    def __init__(self, agg: Aggregation, n: int) -> None:
+        self._agg = agg
+        self._n = n
+        self._events: list[Event] = []
+
+    def add(self, te: int, position: int, value: Any) -> None:
+        insort(self._events, (te, position, value), key=_place)
+        if len(self._events) > self._n:
+            del self._events[0]
+
+    def at(self, local: int, steady: int) -> Any:
+        state = self._agg.init()
+        for te, position, value in self._events:
+            if value is not None:
+                state = self._agg.update(state, value, te, position)
+        return state
+
+    def save(self) -> Any:
+        return [list(e) for e in self._events]
+
+    def load(self, saved: Any) -> None:
+        self._events = [(te, position, value) for te, position, value in saved]
+
+
+class _Chains:
+    """Session segments [first instant, last instant, state], in time order; the newest is the one that may be open."""
+
+    def __init__(self, agg: Aggregation, gap: int) -> None:
+        self._agg = agg
+        self._gap = gap
+        self._segments: list[list[Any]] = []
+
+    def add(self, te: int, position: int, value: Any) -> None:
+        state = self._agg.init()
+        if value is not None:
+            state = self._agg.update(state, value, te, position)
+        joined = [te, te, state]
+        apart = []
+        for first, last, other in self._segments:
+            if te - last < self._gap and first - te < self._gap:
+                joined = [min(joined[0], first), max(joined[1], last), self._agg.merge(joined[2], other)]
+            else:
+                apart.append([first, last, other])
+        self._segments = sorted([*apart, joined], key=lambda segment: int(segment[0]))
+
+    def at(self, local: int, steady: int) -> Any:
+        over = min(local, steady)
+        self._segments = [s for s in self._segments if s[1] + self._gap > over]
+        if self._segments and self._segments[-1][1] + self._gap > local:
+            return self._segments[-1][2]
+        return self._agg.init()
+
+    def save(self) -> Any:
+        return [[first, last, self._agg.encode(state)] for first, last, state in self._segments]
+
+    def load(self, saved: Any) -> None:
+        self._segments = [[first, last, self._agg.decode(data)] for first, last, data in saved]
+
+
+def _contents(agg: Aggregation, window: Window) -> _Tiles | _Newest | _Chains:
+    if isinstance(window, LastN):
+        return _Newest(agg, window.n)
+    if isinstance(window, Session):
+        return _Chains(agg, window.gap_us)
+    if isinstance(window, Lifetime):
+        return _Tiles(agg, 0, lambda local: (0, None))
+    if isinstance(window, Sliding):
+        width, hop = window.width_us, window.hop_us
+        return _Tiles(agg, hop, lambda local: ((local - width) // hop, None))
+    if isinstance(window, Tumbling) and window.current:
+        width = window.width_us
+        return _Tiles(agg, width, lambda local: (local // width, None))
+    if isinstance(window, Hopping):
+        width, hop = window.width_us, window.hop_us
+    else:
+        width = hop = window.width_us
+    return _Tiles(agg, hop, lambda local: (local // hop - width // hop, local // hop))
+
+
+class ObjectFeature:
+    """All entities' windows of one object feature, by slot."""
+
+    def __init__(self, agg: Aggregation, window: Window, default: Any, has_default: bool) -> None:
+        self._agg = agg
+        self._window = window
+        self._default = default
+        self._has_default = has_default
+        self._windows: dict[int, ObjectWindow] = {}
+        self._last: dict[int, Any] = {}
+
+    def add(self, slot: int, te: int, position: int, value: Any) -> None:
+        """An event of `slot` that the feature takes."""
+        window = self._windows.get(slot)
+        if window is None:
+            window = self._windows[slot] = ObjectWindow(self._agg, self._window)
+        window.add(te, position, value)
+
+    def value(self, slot: int, instant: int, steady: int) -> Any:
+        """The feature's value for `slot` at `instant`."""
+        window = self._windows.get(slot)
+        state = self._agg.init() if window is None else window.at(instant, steady)
+        if self._agg.is_empty(state):
+            return self._default if self._has_default else self._agg.empty
+        value = self._agg.finish(state, instant - self._window.ending_us)
+        return self._default if value is None and self._has_default else value
+
+    def changed(self, slot: int, value: Any) -> bool:
+        """Whether `value` differs from the last one given here for `slot`."""
+        if slot in self._last and self._last[slot] == value:
+            return False
+        self._last[slot] = value
+        return True
+
+    def keep(self, slots: Iterable[int]) -> None:
+        """Keep only these slots, which take the numbers 0, 1, ... in the order given."""
+        kept = list(slots)
+        self._windows = {new: self._windows[old] for new, old in enumerate(kept) if old in self._windows}
+        self._last = {new: self._last[old] for new, old in enumerate(kept) if old in self._last}
+
+    def save(self) -> bytes:
+        """Every slot's windows and last value, as MessagePack."""
+        windows = [[slot, window.save()] for slot, window in self._windows.items()]
+        return msgspec.msgpack.encode([windows, [[slot, _plain(value)] for slot, value in self._last.items()]])
+
+    def load(self, data: bytes) -> None:
+        """Take over what `save` gave."""
+        windows, last = msgspec.msgpack.decode(data, strict=False)
+        self._windows = {}
+        for slot, saved in windows:
+            self._windows[slot] = ObjectWindow(self._agg, self._window)
+            self._windows[slot].load(saved)
+        self._last = {slot: _value(value) for slot, value in last}
+
+
+def _plain(value: Any) -> Any:
+    """Maps as pairs: MessagePack keeps the type of a value, and not every reader that of a key."""
+    return {"map": list(value.items())} if isinstance(value, dict) else value
+
+
+def _value(saved: Any) -> Any:
+    return dict(map(tuple, saved["map"])) if isinstance(saved, dict) else saved

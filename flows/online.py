@@ -1,0 +1,97 @@
+"""The online reading: events folded in as they come, rows as of the clock or the newest event (contract C17)."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.flows.buffer import Prepared
+from headrace.flows.columns import UNSEEN, StateColumns
+from headrace.flows.derivation import Derivation
+from headrace.flows.object_features import ObjectFeatures
+from headrace.flows.plan import Plan
+from headrace.flows.readings import take_events, write_expired, write_touched
+from headrace.flows.results import CANDIDATE
+from headrace.flows.rows import Columns, grow_rows, make_rows, number_columns
+from headrace.flows.settled import SettledReading
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+
+class OnlineReading:
+    """State of a view as of now."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.columns = StateColumns(plan)
+        self.objects = ObjectFeatures(plan)
+        self.derivation = Derivation(plan)
+        self._rows = make_rows(1024, len(plan.numbers))
+        self._lanes = np.zeros((1, max(1, plan.entry_lanes)))
+
+    @classmethod
+    def after(cls, plan: Plan, settled: SettledReading) -> "OnlineReading":
+        """The reading that has seen exactly what has settled; it takes the waiting events next."""
+        made = cls(plan)
+        made.columns = settled.columns.copy()
+        made.columns.state.vk[:] = UNSEEN
+        made.objects.load(settled.objects.save())
+        return made
+
+    def take(self, slots: int, events: Prepared, clock: int, steady: int) -> Columns:
+        """Fold in events in arrival order; one row per entity that they touch.
+
+        `slots`: how many slots there are. `steady`: instant at or before which no event can come any more.
+        """
+        self.columns.reserve(slots, len(events))
+        plan, st = self._plan, self.columns.state
+        inputs = events.inputs
+        touched = np.empty(len(events), dtype=np.int64)
+        n = take_events(
+            plan.tables, st, events.slot, events.time, events.position, inputs, inputs.view(np.int64), events.masks,
+            steady, touched,
+        )  # fmt: skip
+        while n > len(self._rows.slot):
+            self._rows = grow_rows(self._rows, 0)
+        write_touched(
+            plan.tables, st, self.columns.blocks, self._lanes, self._lanes.view(np.int64), touched, n, clock, steady,
+            self._rows,
+        )  # fmt: skip
+        if self.objects:
+            self.objects.add(events, range(len(events)))
+        return self._columns(n, steady)
+
+    def advance(self, clock: int, steady: int) -> Columns:
+        """Let the clock move to `clock`; one row per entity of which a value changed by that."""
+        # Releasing events of `ending` windows takes entries too.
+        self.columns.reserve(self.columns.slots, 0)
+        plan, st = self._plan, self.columns.state
+        slot = n = 0
+        while True:
+            slot, n = write_expired(
+                plan.tables, st, self.columns.blocks, self._lanes, self._lanes.view(np.int64), clock, steady, slot,
+                self._rows, n, plan.candidates,
+            )  # fmt: skip
+            if slot == len(st.si):
+                break
+            self._rows = grow_rows(self._rows, n)
+        return self._columns(n, steady)
+
+    def _columns(self, n: int, steady: int) -> Columns:
+        rows = self._rows
+        slot, instant, newest, kind = (c[:n].copy() for c in (rows.slot, rows.instant, rows.newest, rows.kind))
+        values = number_columns(self._plan, rows, n)
+        if self.objects:
+            more, changed = self.objects.at(slot, instant, steady)
+            values.update(more)
+            kind[changed] = np.maximum(kind[changed], CANDIDATE + 1)
+        self.derivation.add(values, slot, kind)
+        out = Columns(slot, instant, newest, values)
+        return out.take(kind != CANDIDATE) if self._plan.candidates and (kind == CANDIDATE).any() else out
+
+    def keep(self, slots: Ints) -> None:
+        """Keep only these slots, renumbered 0, 1, ... in the order given."""
+        self.columns.keep(slots)
+        self.objects.keep(slots)
+        self.derivation.keep(slots)

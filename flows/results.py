@@ -1,0 +1,114 @@
+"""From the lanes of a window to the value of a feature: nulls, defaults, and whether the value differs from the last.
+
+One result is one numeric feature. Its row of the results table names the window, the lane where its op starts and the
+lane that counts its inputs; the result is written as the 8 bytes of a float64 or an int64 with a validity flag.
+"""
+
+import math
+
+from headrace.flows.compiled import step
+
+from headrace.flows.lanes import NEVER
+from headrace.flows.tiles import ASOF, G_DELAY, W_GROUP, window_lanes
+
+(
+    COUNTED,  # inputs counted; 0 when empty
+    SUM_FLOAT,  # double-double sum; 0.0 when empty
+    SUM_INT,  # int64 sum; 0 when empty, null beyond int64
+    MEAN_FLOAT,
+    MEAN_INT,
+    EXTREME,  # min or max of either type
+    VARIANCE,  # of the sample: null below two inputs
+    DEVIATION,
+    ENDPOINT,  # first or last
+    DECAYED_SUM,
+    DECAYED_MEAN,
+) = range(11)
+
+# Columns of the results table.
+R_CODE, R_WINDOW, R_LANE, R_INPUTS, R_DEFAULT, R_HIDDEN, R_PARAM, R_OP = range(8)
+
+# What stands in place of a window without inputs, and of null.
+NO_DEFAULT, VALUE, NULL = range(3)
+
+# Kinds of a row: only lanes that feed something else changed, a value changed, an event came.
+CANDIDATE, CHANGED, EVENT = range(3)
+
+
+@step
+def finish(t, r, f, i, elapsed_since, of, oj, row):
+    """Write result `r` from the window lanes `f`/`i` (row 0) to (`row`, `r`); returns whether it is not null.
+
+    `elapsed_since`: the instant the value is asked at, microseconds.
+    """
+    code = t.results[r, R_CODE]
+    p = t.results[r, R_LANE]
+    n = i[0, t.results[r, R_INPUTS]]
+    if n == 0:
+        if t.results[r, R_DEFAULT] == VALUE:
+            of[row, r] = t.defaults[r]
+            return True
+        oj[row, r] = 0
+        if t.results[r, R_DEFAULT] == NULL:
+            return False
+        return code == COUNTED or code == SUM_FLOAT or code == SUM_INT or code == DECAYED_SUM
+    valid = True
+    if code == COUNTED:
+        oj[row, r] = n
+        return True
+    if code == SUM_FLOAT or code == MEAN_FLOAT:
+        v = f[0, p]
+        if math.isfinite(v):
+            v += f[0, p + 1]
+        of[row, r] = v / n if code == MEAN_FLOAT else v
+    elif code == SUM_INT:
+        oj[row, r] = i[0, p]
+        valid = abs(f[0, p + 1] - float(i[0, p])) < 4.611686018427388e18
+    elif code == MEAN_INT:
+        exact = abs(f[0, p + 1] - float(i[0, p])) < 4.611686018427388e18
+        of[row, r] = (float(i[0, p]) if exact else f[0, p + 1]) / n
+    elif code == EXTREME:
+        oj[row, r] = i[0, p]
+    elif code == VARIANCE or code == DEVIATION:
+        valid = n > 1
+        v = f[0, p + 3] / (n - 1) if valid else 0.0
+        of[row, r] = math.sqrt(v) if code == DEVIATION else v
+    elif code == ENDPOINT:
+        oj[row, r] = i[0, p + 2]
+    else:
+        if code == DECAYED_SUM:
+            of[row, r] = f[0, p + 1] * 2.0 ** (-float(elapsed_since - i[0, p]) / t.half_life[t.results[r, R_OP]])
+        else:
+            of[row, r] = f[0, p + 1] / f[0, p + 2]
+    if valid and code != SUM_INT and code != EXTREME and code != ENDPOINT:
+        valid = not math.isnan(of[row, r])
+    if not valid:
+        if t.results[r, R_DEFAULT] == VALUE:
+            of[row, r] = t.defaults[r]
+            return True
+        oj[row, r] = 0
+    return valid
+
+
+@step
+def write_row(t, st, s, lane_f, lane_j, of, oj, ok, row):
+    """Write every result of slot `s` at its as-of to row `row`. Returns CHANGED if a public value differs from the last
+    one written for the slot, else CANDIDATE; the slot's last values are brought up to date."""
+    kind = CANDIDATE
+    window = -1
+    for r in range(t.results.shape[0]):
+        w = t.results[r, R_WINDOW]
+        if w != window:
+            window_lanes(t, st, s, w, lane_f, lane_j)
+            window = w
+        asked = st.si[s, ASOF]
+        if asked != NEVER:
+            asked -= t.groups[t.windows[w, W_GROUP], G_DELAY]
+        valid = finish(t, r, lane_f, lane_j, asked, of, oj, row)
+        ok[row, r] = valid
+        if valid != st.vk[s, r] or oj[row, r] != st.vj[s, r]:
+            st.vk[s, r] = valid
+            st.vj[s, r] = oj[row, r]
+            if not t.results[r, R_HIDDEN]:
+                kind = CHANGED
+    return kind

@@ -1,0 +1,219 @@
+"""The shard operator: events in, feature rows out, state that can be saved (design section 5).
+
+It knows no Kafka, no Redis and no threads: the embedded runner, a Kafka worker and a distributed engine all drive this one
+object. Callers give it events that admission has let in, a clock and the watermark; it holds two readings of the view
+(contract C17 and C18) over one table of keys:
+
+    process(batch, clock) -> online rows       events count at once
+    advance(clock)        -> online rows       a value falls as time passes with no new event (C5)
+    settle(watermark)     -> log rows          in event-time order, final
+    tail()                -> log rows          what would follow if no further event came; changes nothing
+    snapshot() -> bytes, restore(bytes)        the settled reading and the events that wait; the online reading is their sum
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from headrace.features.time import format_instant
+from headrace.features.views import ViewDefinition, definition
+from headrace.flows.batch import EventBatch
+from headrace.flows.buffer import Prepared, SettlingBuffer
+from headrace.flows.events import prepare
+from headrace.flows.keys import KeyTable
+from headrace.flows.lanes import NEVER
+from headrace.flows.online import OnlineReading
+from headrace.flows.plan import compile_view
+from headrace.flows.rows import Columns, table
+from headrace.flows.settled import LAST_INSTANT, SettledReading
+from headrace.flows.snapshot import SnapshotError, pack, unpack
+
+BEGINNING = NEVER // 2  # earlier than any instant, and far enough from the end of int64 to subtract a window from it
+
+
+class ShardOperator:
+    """Computes one view for the entities of one shard."""
+
+    def __init__(self, view: Any) -> None:
+        self.view: ViewDefinition = definition(view)
+        self._plan = compile_view(self.view)
+        entity = self.view.entity
+        self._keys = KeyTable(entity.keys, [self.view.schema.field(key).dtype for key in entity.keys])
+        self._settled = SettledReading(self._plan)
+        self._online = OnlineReading(self._plan)
+        self._buffer = SettlingBuffer()
+        self._clock = BEGINNING
+        self._watermark = BEGINNING
+
+    @property
+    def clock_us(self) -> int:
+        """The latest instant the operator was told, microseconds."""
+        return self._clock
+
+    @property
+    def watermark_us(self) -> int:
+        """The log has settled every instant before this one."""
+        return self._watermark
+
+    @property
+    def entities(self) -> int:
+        """How many entities are in memory."""
+        return len(self._keys)
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait for the watermark."""
+        return len(self._buffer)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state columns of both readings."""
+        return self._settled.columns.nbytes() + self._online.columns.nbytes()
+
+    def process(self, batch: EventBatch, clock_us: int) -> pa.Table:
+        """Fold events in.
+
+        Args:
+            batch: events that admission let in, in any order.
+            clock_us: the flow's clock; never goes back (an earlier one counts as the latest).
+
+        Returns:
+            online rows, at most one per entity: those the events touched, as of the clock or the entity's newest event if
+            that is later, and those of which a value fell because the clock moved.
+        """
+        events = prepare(self._plan, self._keys, batch)
+        self._buffer.add(events)
+        touched = self._take(events, clock_us)
+        fallen = self._online.advance(self._clock, self._steady)
+        parts = [self._table(rows) for rows in (touched, fallen) if len(rows)]
+        return pa.concat_tables(parts) if parts else self._table(touched)
+
+    def advance(self, clock_us: int) -> pa.Table:
+        """Let the clock move to `clock_us`. Returns online rows of the entities of which a value changed by that."""
+        self._clock = max(self._clock, clock_us)
+        return self._table(self._online.advance(self._clock, self._steady))
+
+    def settle(self, watermark_us: int) -> pa.Table:
+        """The watermark has come to `watermark_us`: no event before it comes any more.
+
+        Returns:
+            log rows for every instant before it that has not settled yet, in order of instant (entities of one instant in
+            an order that depends on their keys alone). With `log_every` only whole intervals settle.
+        """
+        self._watermark = max(self._watermark, watermark_us)
+        upto = self._watermark - 1
+        every = self.view.log_every_us
+        if every is not None:
+            upto = upto // every * every
+        rows = self._settled.settle(len(self._keys), self._buffer.take(upto), upto)
+        made = self._log_table(rows)
+        if 2 * self._settled.emptied >= len(self._keys) > 0:
+            self._release()
+        return made
+
+    def tail(self) -> pa.Table:
+        """Log rows that would follow if no further event came: of the events that wait, and of everything that expires.
+
+        The operator stays as it is.
+        """
+        ahead = self._settled.copy()
+        return self._log_table(ahead.settle(len(self._keys), self._buffer.copy().take(LAST_INSTANT), LAST_INSTANT))
+
+    def snapshot(self) -> bytes:
+        """Everything needed to go on from here; see snapshot.py for the format."""
+        arrays = {f"settled.{n}": a for n, a in self._settled.save().items()}
+        arrays.update({f"derived.{n}": a for n, a in self._settled.derivation.save().items()})
+        waiting = dict(self._buffer.save() or {})
+        objects = waiting.pop("objects", None)
+        arrays.update({f"waiting.{n}": a for n, a in waiting.items()})
+        meta = {
+            "view": self.view.name,
+            "fingerprint": self.view.fingerprint(),
+            "keys": self._keys.save(),
+            "clock": self._clock,
+            "watermark": self._watermark,
+            "objects": self._settled.objects.save(),
+            "waiting_objects": None if objects is None else msgspec.msgpack.encode(objects.tolist()),
+        }
+        return pack(meta, arrays)
+
+    def restore(self, data: bytes) -> None:
+        """Go on from a snapshot.
+
+        Raises:
+            SnapshotError: the snapshot is damaged, of another format or view, or the view's definition has changed.
+        """
+        meta, arrays = unpack(data)
+        if meta["view"] != self.view.name or meta["fingerprint"] != self.view.fingerprint():
+            raise SnapshotError(
+                f"Snapshot is of view '{meta['view']}' as defined by {meta['fingerprint'][:12]}, but this is view "
+                f"'{self.view.name}' as defined by {self.view.fingerprint()[:12]}: its state would be misread. Start the "
+                "changed view under another name or with an empty data directory, and replay its source."
+            )
+        self._keys.load(meta["keys"])
+        self._settled = SettledReading(self._plan)
+        self._settled.load(_part(arrays, "settled."), meta["objects"], _part(arrays, "derived."))
+        self._buffer = SettlingBuffer()
+        self._online = OnlineReading.after(self._plan, self._settled)
+        self._watermark = meta["watermark"]
+        self._clock = meta["clock"]
+        waiting = _part(arrays, "waiting.")
+        if waiting:
+            objects = np.empty((len(waiting["slot"]), len(self._plan.objects)), dtype=object)
+            for row, values in enumerate(msgspec.msgpack.decode(meta["waiting_objects"])):
+                for at, value in enumerate(values):
+                    objects[row, at] = tuple(value) if isinstance(value, list) else value
+            events = Prepared(**waiting, objects=objects)
+            self._buffer.add(events)
+            self._take(events, self._clock)
+        self._online.advance(self._clock, self._steady)
+
+    @property
+    def _steady(self) -> int:
+        """No event at or before this instant can come any more."""
+        return self._watermark - 1
+
+    def _take(self, events: Prepared, clock_us: int) -> Columns:
+        self._clock = max(self._clock, clock_us)
+        return self._online.take(len(self._keys), events, self._clock, self._steady)
+
+    def _table(self, rows: Columns) -> pa.Table:
+        return table(self.view, self._keys, rows)
+
+    def _log_table(self, rows: Columns) -> pa.Table:
+        order = np.argsort(rows.instant, kind="stable")
+        instant = rows.instant[order]
+        tied = np.flatnonzero(instant[1:] == instant[:-1])
+        if len(tied):
+            among = np.unique(np.concatenate([tied, tied + 1]))
+            slots = order[among]
+            order[among] = slots[np.lexsort((self._keys.order(rows.slot[slots]), instant[among]))]
+        return self._table(rows.take(order))
+
+    def _release(self) -> None:
+        """Forget the entities whose windows have all emptied, in both readings, and of which no event waits."""
+        gone = self._settled.columns.empty_slots() & self._online.columns.empty_slots()
+        gone &= self._online.columns.newest() < self._watermark
+        gone[self._buffer.slots()] = False
+        kept = np.flatnonzero(~gone)
+        self._settled.emptied = 0
+        if len(kept) == len(gone):
+            return
+        numbers = np.full(len(gone), -1, dtype=np.int64)
+        numbers[kept] = np.arange(len(kept))
+        self._keys.keep(kept)
+        self._settled.keep(kept)
+        self._online.keep(kept)
+        self._buffer.renumber(numbers)
+
+    def __repr__(self) -> str:
+        return (
+            f"ShardOperator({self.view.name}, {self.entities} entities, {self.waiting} events waiting, "
+            f"watermark {format_instant(self._watermark) if self._watermark > BEGINNING else 'not set'})"
+        )
+
+
+def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
