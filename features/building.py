@@ -13,7 +13,7 @@ from headrace.features.columns import Column, Expression, Literal, Logic, as_con
 from headrace.features.decay import DecayedMean, DecayedSum
 from headrace.features.errors import DefinitionError, did_you_mean
 from headrace.features.features import MISSING, AggregateFeature, FeatureGroup
-from headrace.features.time import duration_us, format_duration
+from headrace.features.time import duration_us
 from headrace.features.windows import WINDOWS, Lifetime, Sliding, Window
 
 _OPTIONS = ("last", "hop", "exact", "over", "ending", "where", "by", "top", "default")
@@ -201,8 +201,3 @@ def _wrong_type(call: str, aggregation: Aggregation, column: Expression) -> str:
         return text + " Of instants use min, max, first or last; the difference of two instants is a number of seconds."
     return text
 
-
-def label_of(window: Window) -> str:
-    """A window in words for tables: its length, kind and ending."""
-    text = window.label.split("_ending_")[0]
-    return f"{text}, ending {format_duration(window.ending_us)} ago" if window.ending_us else text

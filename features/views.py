@@ -124,10 +124,9 @@ class ViewDefinition:
 
     @cached_property
     def stored_names(self) -> tuple[str, ...]:
-        """Features that a stored row holds: the public ones, then hidden ones that a reader needs to compute `rederived`."""
+        """Features that a stored row holds, in order: the public ones, and hidden ones from which a reader computes `rederived`."""
         needed = {name for each in self.rederived for name in each.feature.inputs}  # type: ignore[union-attr]
-        hidden = tuple(each.name for each in self.features if each.hidden and each.name in needed)
-        return self.feature_names() + hidden
+        return tuple(each.name for each in self.features if not each.hidden or each.name in needed)
 
     @cached_property
     def event_columns(self) -> tuple[str, ...]:
