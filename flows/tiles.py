@@ -18,8 +18,8 @@ Out-of-order events find their place by walking from the newest entry. Time insi
 from typing import NamedTuple
 
 import numpy as np
-from headrace.flows.compiled import kernel, step
 
+from headrace.flows.compiled import kernel, step
 from headrace.flows.lanes import FOREVER, NEVER, init_ops, merge_ops, update_ops
 
 # Group kinds and window modes.

@@ -1,0 +1,150 @@
+"""One source and the views over it: admission once, then each view's operator.
+
+    decoded batch -> admission -> operator of each view -> online rows, log rows
+                         \\-> dead letters
+
+The embedded runner and `headrace.testing` drive this object; it does no I/O itself.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.features.errors import DefinitionError
+from headrace.features.sources import Source
+from headrace.features.views import ViewDefinition, definition
+from headrace.flows.admission import Admission
+from headrace.flows.batch import EventBatch
+from headrace.flows.deadletter import DeadLetter
+from headrace.flows.shard import BEGINNING, ShardOperator
+from headrace.flows.snapshot import pack, unpack
+
+
+@dataclass(frozen=True)
+class Output:
+    """What came of one step.
+
+    online, log: rows by view name; views without rows are left out. dead: events that were not taken. duplicates: how many
+    events had been taken before. taken: how many were let in.
+    """
+
+    online: dict[str, pa.Table] = field(default_factory=dict)
+    log: dict[str, pa.Table] = field(default_factory=dict)
+    dead: Sequence[DeadLetter] = ()
+    duplicates: int = 0
+    taken: int = 0
+
+
+class SourceFlow:
+    """Views over one source.
+
+    Args:
+        source: where the events come from; its lateness, max_ahead, dedup, idle_after and late rule admission.
+        views: views or definitions over it, with names of their own.
+
+    Raises:
+        DefinitionError: two views have one name.
+    """
+
+    def __init__(self, source: Source, views: Iterable[Any]) -> None:
+        self.source = source
+        self.views: tuple[ViewDefinition, ...] = tuple(definition(view) for view in views)
+        names = [view.name for view in self.views]
+        for name in names:
+            if names.count(name) > 1:
+                raise DefinitionError(f"Two views are named '{name}'. Give one of them another name, with name='...'.")
+        self._admission = Admission(source)
+        self._operators = {view.name: ShardOperator(view) for view in self.views}
+
+    @property
+    def newest_us(self) -> int | None:
+        """Newest event taken, microseconds; None before the first."""
+        return self._admission.newest
+
+    @property
+    def clock_us(self) -> int:
+        """The latest instant the flow was told."""
+        return max((op.clock_us for op in self._operators.values()), default=BEGINNING)
+
+    @property
+    def watermark_us(self) -> int | None:
+        """No event before it is taken any more; None before the first event."""
+        return self._admission.watermark()
+
+    @property
+    def entities(self) -> dict[str, int]:
+        """Entities in memory, by view."""
+        return {name: op.entities for name, op in self._operators.items()}
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait for the watermark, over all views."""
+        return sum(op.waiting for op in self._operators.values())
+
+    def push(self, batch: EventBatch, clock_us: int | None = None, wall_us: int | None = None) -> Output:
+        """Take a batch of decoded events.
+
+        Args:
+            batch: events in the order of their source.
+            clock_us: the flow's clock, microseconds; None: the newest event (a replay).
+            wall_us: the wall clock, which far-future events are judged by where the source sets no `max_ahead`; None: not
+                judged then.
+        """
+        admitted = self._admission.admit(batch, clock_us, self._settled(), wall_us=wall_us)
+        newest = self._admission.newest
+        clock = max(t for t in (clock_us, newest, BEGINNING) if t is not None)
+        online = {name: op.process(admitted.batch, clock) for name, op in self._operators.items()}
+        return Output(
+            online=_filled(online),
+            log=self._settle(),
+            dead=admitted.dead,
+            duplicates=admitted.duplicates,
+            taken=len(admitted.batch),
+        )
+
+    def advance(self, clock_us: int) -> Output:
+        """Let time pass without events: values fall as their windows empty (contract C5)."""
+        online = {name: op.advance(clock_us) for name, op in self._operators.items()}
+        return Output(online=_filled(online))
+
+    def tail(self) -> dict[str, pa.Table]:
+        """By view, the log rows that would follow if no further event came; see `ShardOperator.tail`."""
+        return {name: op.tail() for name, op in self._operators.items() if op.view.log}
+
+    def settled_us(self) -> dict[str, int]:
+        """By view, the instant before which the log is final."""
+        return {name: op.watermark_us for name, op in self._operators.items()}
+
+    def _settled(self) -> int | None:
+        least = min((op.watermark_us for op in self._operators.values()), default=BEGINNING)
+        return None if least == BEGINNING else least
+
+    def _settle(self) -> dict[str, pa.Table]:
+        watermark = self._admission.watermark()
+        if watermark is None:
+            return {}
+        return _filled({name: op.settle(watermark) for name, op in self._operators.items()}, logged=self.views)
+
+    def snapshot(self) -> bytes:
+        """Admission and every operator, as one snapshot."""
+        operators = {name: op.snapshot() for name, op in self._operators.items()}
+        return pack({"source": self.source.name, "admission": self._admission.snapshot(), "operators": operators}, {})
+
+    def restore(self, data: bytes) -> None:
+        """Go on from `snapshot`.
+
+        Raises:
+            SnapshotError: the snapshot is damaged, or of other views than these.
+        """
+        meta, _ = unpack(data)
+        self._admission.restore(meta["admission"])
+        for name, op in self._operators.items():
+            if name in meta["operators"]:
+                op.restore(meta["operators"][name])
+
+
+def _filled(tables: dict[str, pa.Table], logged: Iterable[ViewDefinition] | None = None) -> dict[str, pa.Table]:
+    wanted = None if logged is None else {view.name for view in logged if view.log}
+    return {n: t for n, t in tables.items() if t.num_rows and (wanted is None or n in wanted)}
