@@ -55,6 +55,7 @@ class BatchColumn:
             nan = np.isnan(values)
             if nan.any():
                 self._valid = ~nan if valid is None else valid & ~nan
+                self._values = np.where(nan, 0.0, values)
         elif arrow is not None and dtype == "float64" and pc.any(pc.is_nan(arrow)).as_py():
             self._arrow = pc.if_else(pc.is_nan(arrow), None, arrow)
 
@@ -88,7 +89,7 @@ class BatchColumn:
     def take(self, chosen: Selection) -> "BatchColumn":
         """The chosen rows, in the order given."""
         if self._values is not None:
-            valid = None if self._valid is None else self._valid[chosen]
+            valid = None if self._valid is None and self._complete() else self.valid()[chosen]
             arrow = _take_arrow(self._arrow, chosen) if self._arrow is not None and self._is_object() else None
             return _column(self.dtype, self._values[chosen], valid, arrow)
         return _column(self.dtype, None, None, _take_arrow(self._arrow, chosen))

@@ -1,0 +1,84 @@
+"""Dead letters: events that a flow could not take, each kept whole with the reason (contract C7, C8, C15)."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from headrace.features.time import format_instant
+
+Reason = Literal["malformed", "late", "ahead", "behind settled log"]
+
+MALFORMED: Reason = "malformed"
+"""The row could not be decoded: a field is missing or null, has another type, or the event time is no instant."""
+LATE: Reason = "late"
+"""The event is older than its own partition's watermark (C7)."""
+AHEAD: Reason = "ahead"
+"""The event is further ahead of the clock than `max_ahead` allows (C8)."""
+BEHIND: Reason = "behind settled log"
+"""A partition that had been silent for `idle_after` sent an event for an instant that the log has settled (C10)."""
+
+REASONS: tuple[Reason, ...] = (MALFORMED, LATE, AHEAD, BEHIND)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One event that was not taken.
+
+    reason: one of `REASONS`; detail: what was wrong, with the figures that decided.
+    source, partition, offset: where the event stands.
+    event_time_us: its event time in microseconds UTC, None where it could not be read.
+    payload: the event as JSON text; a line that is no JSON or CSV record is one JSON string.
+    """
+
+    reason: Reason
+    detail: str
+    source: str
+    partition: int
+    offset: int
+    event_time_us: int | None
+    payload: str
+
+    def record(self) -> dict[str, Any]:
+        """The letter as a plain dict, one entry per field."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        when = "" if self.event_time_us is None else f" at {format_instant(self.event_time_us)}"
+        place = f"{self.source} partition {self.partition} offset {self.offset}{when}"
+        return f"{place}: {self.reason}: {self.detail}: {self.payload}"
+
+
+def payload_text(event: object) -> str:
+    """An event as JSON text. Never raises: what JSON cannot carry is shown as Python shows it.
+
+    Numbers that are not finite become their names, so that the text is strict JSON.
+
+    >>> payload_text({"fare": float("nan"), "raw": b"x"})
+    '{"fare": "NaN", "raw": "b\\'x\\'"}'
+    """
+    if isinstance(event, Mapping):
+        try:
+            event = {str(k): _named(v) for k, v in event.items()}
+        except Exception:  # a mapping of the user's own may raise anything
+            event = _shown(event)
+    try:
+        return json.dumps(_named(event), default=_shown, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return json.dumps(_shown(event))
+
+
+def _named(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _shown(value: object) -> str:
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    try:
+        return repr(value)
+    except Exception:  # the repr of an object of the user's own may raise anything
+        return f"<{type(value).__name__} that cannot be shown>"

@@ -1,0 +1,94 @@
+"""JSON messages or lines to events: a block at once in Arrow's parser, and where that stumbles, line by line.
+
+The fast way is taken only for a block in which every line is one object whose values have the JSON type that their field expects;
+then it gives what the slow way would. Anything else (a wrong type, broken JSON, a whole float for an integer, NaN as
+Python writes it) sends that block the slow way, where each line is judged alone.
+"""
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.json
+
+from headrace.features.events import EventSchema
+from headrace.flows.batch import Ints
+from headrace.flows.casting import Reading
+from headrace.flows.deadletter import payload_text
+from headrace.flows.decode import Decoded, decode_rows, decode_table
+
+_JSON_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "bytes": pa.string()}
+_READ = pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 30)
+
+
+def decode_json(
+    schema: EventSchema,
+    lines: Sequence[bytes],
+    partition: int = 0,
+    first_offset: int | Ints = 0,
+    how: Reading | None = None,
+) -> Decoded:
+    """The events of n JSON texts, one object each, without line ends inside. See `decode_table` for the offsets."""
+    how = how or Reading(base64=True)
+    table = _table(schema, lines, how)
+    if table is not None:
+        return decode_table(schema, table, partition, first_offset, how)
+    rows = [_object(line) for line in lines]
+    return decode_rows(schema, rows, partition, first_offset, how, lambda row: _payload(lines[row]))
+
+
+def _table(schema: EventSchema, lines: Sequence[bytes], how: Reading) -> pa.Table | None:
+    """The lines as a table of the event's fields, or None where they are not all plain objects of the expected types."""
+    n = len(lines)
+    block = b"\n".join(lines)
+    # One object per line: an object that began on one line and ended on another would have to break between } and {.
+    if not n or block.count(b"\n") != n - 1 or block.count(b"}\n{") != n - 1 or block[:1] != b"{" or block[-1:] != b"}":
+        return None
+    stamp = pa.string() if how.time.unit is None else pa.int64()
+    expected = pa.schema([(how.column(f.name), _JSON_TYPES.get(f.dtype, stamp)) for f in schema.fields])
+    parse = pyarrow.json.ParseOptions(explicit_schema=expected, unexpected_field_behavior="ignore")
+    try:
+        table = pyarrow.json.read_json(io.BytesIO(block), _READ, parse)
+        table.validate(full=True)  # Arrow's JSON parser takes text for UTF-8 without looking
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    if table.num_rows != n or _lacks_a_field(schema, table, how):
+        return None
+    return table
+
+
+def _lacks_a_field(schema: EventSchema, table: pa.Table, how: Reading) -> bool:
+    """Whether a null may be a field that a line does not have: the slow way tells the two apart."""
+    return any(table.column(how.column(f.name)).null_count for f in schema.fields if not f.nullable)
+
+
+def _object(line: bytes) -> Any:
+    """One line as Python; a line that is no JSON comes back as bytes, which is no row."""
+    try:
+        return msgspec.json.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:  # Python's own writer puts NaN and Infinity, which strict JSON has no word for
+        return json.loads(line, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return line
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is beyond float64")
+    return value
+
+
+def _payload(line: bytes) -> str:
+    text = line.decode("utf-8", "backslashreplace")
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return payload_text(text)
+    return text
