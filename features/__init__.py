@@ -1,4 +1,4 @@
-"""Definitions: entities, events, sources, windows, aggregations and feature views. Pure data, no I/O, quick to import."""
+"""Definitions: entities, events, sources, windows, aggregations, feature views. Pure data, no I/O, quick to import."""
 
 from headrace.features.aggregations import Aggregation
 from headrace.features.custom import CustomAggregation

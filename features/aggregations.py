@@ -1,7 +1,7 @@
 """Aggregations as small algebras, and the numeric ones: count, sum, mean, min, max, var, std.
 
-An aggregation is a frozen dataclass of its parameters with a plain Python algebra on a state. This is the reference that the
-compiled engine is compared with, and what runs where no compiled form exists:
+An aggregation is a frozen dataclass of its parameters with a plain Python algebra on a state. This is the reference
+that the compiled engine is compared with, and what runs where no compiled form exists:
 
     init() -> state
     update(state, value, te_us, position) -> state      one event; value is never null or NaN (C6)
@@ -9,9 +9,9 @@ compiled engine is compared with, and what runs where no compiled form exists:
     finish(state, t_us) -> value | None                 t_us: the instant asked, less the window's `ending`
     encode(state) -> bytes,  decode(bytes) -> state     MessagePack, never pickle (C16)
 
-`merge` is associative and commutative, `init()` is neutral, and the result depends on the events alone: not on the order of
-updates and merges (C3; float sums to rounding). A state belongs to its owner: `update` and `merge` may change the first
-argument in place, so keep only what they return.
+`merge` is associative and commutative, `init()` is neutral, and the result depends on the events alone: not on the
+order of updates and merges (C3; float sums to rounding). A state belongs to its owner: `update` and `merge` may change
+the first argument in place, so keep only what they return.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Count(Aggregation):
 
 @dataclass(frozen=True)
 class Sum(Aggregation):
-    """The sum; of integers exact in int64 and null beyond, of floats in double-double, of a condition the number of trues.
+    """The sum: of integers exact in int64 and null beyond, of floats in double-double, of a condition how often true.
 
     State: [n, integer] or [n, hi, lo].
     """
@@ -156,7 +156,7 @@ class Sum(Aggregation):
         return _number(state[1] + state[2])
 
     def is_empty(self, state: State) -> bool:
-        return state[0] == 0
+        return not state[0]
 
     def encode(self, state: State) -> bytes:
         # An integer sum may pass 64 bits on its way, which MessagePack has no number for.
@@ -195,7 +195,7 @@ class Mean(Aggregation):
         return _number((hi + lo) / n) if n else None
 
     def is_empty(self, state: State) -> bool:
-        return state[0] == 0
+        return not state[0]
 
 
 @dataclass(frozen=True)
@@ -248,9 +248,9 @@ class Max(Aggregation):
 class Var(Aggregation):
     """The variance of the sample (n - 1), null below two values. State: [n, mean_hi, mean_lo, m2].
 
-    Welford's update and Chan's merge (T. F. Chan, G. H. Golub, R. J. LeVeque, The American Statistician 37, 1983, equation
-    2.1) around a mean kept as a double-double: each step errs by a rounding of the *distance* to the mean, so values like
-    1e15 + {0, 1} keep their digits where a sum of squares would have none.
+    Welford's update and Chan's merge (T. F. Chan, G. H. Golub, R. J. LeVeque, The American Statistician 37, 1983,
+    equation 2.1) around a mean kept as a double-double: each step errs by a rounding of the *distance* to the mean, so
+    values like 1e15 + {0, 1} keep their digits where a sum of squares would have none.
     """
 
     kind: ClassVar[str] = "var"
@@ -275,7 +275,7 @@ class Var(Aggregation):
         return _number(m2 / (n - 1)) if n > 1 else None
 
     def is_empty(self, state: State) -> bool:
-        return state[0] == 0
+        return not state[0]
 
     @staticmethod
     def _merge(a: State, n_b: int, hi_b: float, lo_b: float, m2_b: float) -> State:

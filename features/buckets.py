@@ -17,9 +17,9 @@ BUCKETS = (STRING, INT, BOOL)
 class ByBucket(Aggregation):
     """`inner` per bucket; the result is a map of the `top` buckets with most inputs, ties by bucket ascending.
 
-    `update` gets `(bucket, value)` for each row where both are present: a row whose bucket or value is null is in no bucket.
-    All buckets are kept while their events are in the window, so the choice of the top ones is exact; memory grows with the
-    number of buckets. State: dict bucket -> [inputs, inner state].
+    `update` gets `(bucket, value)` for each row where both are present: a row whose bucket or value is null is in no
+    bucket. All buckets are kept while their events are in the window, so the choice of the top ones is exact; memory
+    grows with the number of buckets. State: dict bucket -> [inputs, inner state].
 
     Raises:
         DefinitionError: top is not between 1 and 10,000.

@@ -9,10 +9,11 @@ from typing import Any
 from headrace.features import dtypes
 from headrace.features.aggregations import Aggregation, Count
 from headrace.features.buckets import BUCKETS, ByBucket
-from headrace.features.columns import Column, Expression, Literal, Logic, as_condition, expr_key, leaves, replace_leaves
+from headrace.features.columns import Column, Expression, Literal, Logic, expr_key, leaves, replace_leaves
 from headrace.features.decay import DecayedMean, DecayedSum
 from headrace.features.errors import DefinitionError, did_you_mean
 from headrace.features.features import MISSING, AggregateFeature, FeatureGroup
+from headrace.features.rules import as_condition
 from headrace.features.time import duration_us
 from headrace.features.windows import WINDOWS, Lifetime, Sliding, Window
 
@@ -25,7 +26,9 @@ _CHOICES = (
 Choice = tuple[str, Aggregation]
 
 
-def aggregate_rows(event: str, condition: Expression | None, options: Mapping[str, Any]) -> AggregateFeature | FeatureGroup:
+def aggregate_rows(
+    event: str, condition: Expression | None, options: Mapping[str, Any]
+) -> AggregateFeature | FeatureGroup:
     """count(): the rows of an event, those of `condition` when it is given."""
     return _build(event, None, condition, [("", Count())], options, f"{event}.count")
 
@@ -56,7 +59,8 @@ def _build(
     for name in options:
         if name not in _OPTIONS:
             raise DefinitionError(
-                f"{call}: it has no option '{name}'{did_you_mean(name, _OPTIONS)} The options are: {', '.join(_OPTIONS)}."
+                f"{call}: it has no option '{name}'{did_you_mean(name, _OPTIONS)} The options are: "
+                f"{', '.join(_OPTIONS)}."
             )
     several, windows = _windows(options, choices[0][1], call)
     where = _where(event, condition, options.get("where"), call)
@@ -71,7 +75,9 @@ def _build(
         for window in windows:
             name = "_".join(filter(None, (label, window.label if several else "")))
             if name in members:
-                raise DefinitionError(f"{call}: '{name}' is listed twice. Two of one length need separate lines and names.")
+                raise DefinitionError(
+                    f"{call}: '{name}' is listed twice. Two of one length need separate lines and names."
+                )
             members[name] = AggregateFeature(agg, column, where, window, by, default, event)
     if "" in members:
         return members[""]
@@ -80,17 +86,24 @@ def _build(
 
 def _windows(options: Mapping[str, Any], aggregation: Aggregation, call: str) -> tuple[bool, list[Window]]:
     """Whether a list was given, and the windows."""
-    last, over, ending = options.get("last"), options.get("over"), options.get("ending")
+    last, ending = options.get("last"), options.get("ending")
+    over: Any = options.get("over")
     if last is not None and over is not None:
-        raise DefinitionError(f"{call}: got both last= and over=. Give one of them; last='1h' is short for over=Sliding('1h').")
+        raise DefinitionError(
+            f"{call}: got both last= and over=. Give one of them; last='1h' is short for over=Sliding('1h')."
+        )
     for name in ("hop", "exact"):
         if options.get(name) and last is None:
-            raise DefinitionError(f"{call}: {name}= goes with last=. Write last='1h', {name}=..., or over=Hopping('1h', hop='5m').")
+            raise DefinitionError(
+                f"{call}: {name}= goes with last=. Write last='1h', {name}=..., or over=Hopping('1h', hop='5m')."
+            )
     if last is not None:
         several = _is_list(last)
         widths = list(last) if several else [last]
         if not widths:
-            raise DefinitionError(f"{call}: last= is an empty list. Name at least one width, such as last=['1h', '1d'].")
+            raise DefinitionError(
+                f"{call}: last= is an empty list. Name at least one width, such as last=['1h', '1d']."
+            )
         try:
             return several, [Sliding(width, options.get("hop"), bool(options.get("exact")), ending) for width in widths]
         except DefinitionError as error:
@@ -101,7 +114,7 @@ def _windows(options: Mapping[str, Any], aggregation: Aggregation, call: str) ->
         else:
             raise DefinitionError(f"{call}: it names no window. Say which events it covers: {_CHOICES}.")
     several = _is_list(over)
-    windows = list(over) if several else [over]
+    windows: list[Any] = [*over] if several else [over]
     if not windows:
         raise DefinitionError(f"{call}: over= is an empty list. Name at least one window.")
     for window in windows:
@@ -115,7 +128,9 @@ def _moved(window: Window, ending: str | timedelta | None, call: str) -> Window:
     if ending is None:
         return window
     if window.ending_us:
-        raise DefinitionError(f"{call}: {window!r} has its own ending, and ending={ending!r} is given too. Give one of them.")
+        raise DefinitionError(
+            f"{call}: {window!r} has its own ending, and ending={ending!r} is given too. Give one of them."
+        )
     from copy import copy
 
     moved = copy(window)
@@ -131,14 +146,19 @@ def _source_of(value: Expression, call: str) -> tuple[str, Expression | None, Ex
     """Event, rows and plain expression of what is aggregated; the rows are those of `Ride.where(...)`, if any."""
     columns = [leaf for leaf in leaves(value) if isinstance(leaf, Column)]
     if not columns or any(not isinstance(leaf, (Column, Literal)) for leaf in leaves(value)):
-        raise DefinitionError(f"{call}: only columns of an event can be aggregated. To combine features use derived(...).")
+        raise DefinitionError(
+            f"{call}: only columns of an event can be aggregated. To combine features use derived(...)."
+        )
     events = {column.event for column in columns}
     if len(events) > 1:
-        raise DefinitionError(f"{call}: it mixes columns of the events {' and '.join(sorted(events))}. Use those of one event.")
+        raise DefinitionError(
+            f"{call}: it mixes columns of the events {' and '.join(sorted(events))}. Use those of one event."
+        )
     filters = {expr_key(column.filter): column.filter for column in columns}
     if len(filters) > 1:
         raise DefinitionError(
-            f"{call}: its columns come from differently filtered events. Take them all from one, and filter with where=."
+            f"{call}: its columns come from differently filtered events. "
+            "Take them all from one, and filter with where=."
         )
     return columns[0].event, columns[0].filter, _unfiltered(value)
 
@@ -166,7 +186,9 @@ def condition_on(event: str, given: Any, name: str) -> Expression:
         if not isinstance(leaf, (Column, Literal)):
             raise DefinitionError(f"{name} {condition}: a condition on rows reads columns of the event, not features.")
         if isinstance(leaf, Column) and leaf.event != event:
-            raise DefinitionError(f"{name} {condition}: {leaf} is a column of {leaf.event}, but the rows are of {event}.")
+            raise DefinitionError(
+                f"{name} {condition}: {leaf} is a column of {leaf.event}, but the rows are of {event}."
+            )
     return _unfiltered(condition)
 
 
@@ -190,14 +212,19 @@ def _by(event: str, options: Mapping[str, Any], call: str) -> Expression | None:
 
 def _wrong_type(call: str, aggregation: Aggregation, column: Expression) -> str:
     if aggregation.kind == "custom":
-        return f"{call}: {aggregation} does not take {column}, which is {column.dtype}. Its `takes` lists the types it takes."
+        return (
+            f"{call}: {aggregation} does not take {column}, which is {column.dtype}. "
+            "Its `takes` lists the types it takes."
+        )
     accepted = ", ".join(aggregation.takes)
     text = f"{call}: {column} is {column.dtype}, and {aggregation.kind} takes {accepted}."
     if column.dtype == dtypes.STRING:
-        return text + " Of text use distinct, top_k, first, last or count(by=...); declare the column as float if it holds numbers."
+        return text + (
+            " Of text use distinct, top_k, first, last or count(by=...); "
+            "declare the column as float if it holds numbers."
+        )
     if column.dtype == dtypes.BOOL:
         return text + " Of a condition use mean (its share) or sum (how often it is true)."
     if column.dtype == dtypes.TIMESTAMP:
         return text + " Of instants use min, max, first or last; the difference of two instants is a number of seconds."
     return text
-

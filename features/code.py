@@ -12,9 +12,9 @@ _SIMPLE = (bool, int, float, str, bytes, type(None))
 def code_key(function: Any) -> str:
     """Name and digest of a function's compiled code, its defaults and the plain values it closes over.
 
-    The same in every process of one Python version; another Python version compiles to other code and so gives another key.
-    Comments, formatting and the file's place do not count. A function without Python code (a NumPy function) is known by
-    its full name.
+    The same in every process of one Python version; another Python version compiles to other code and so gives another
+    key. Comments, formatting and the file's place do not count. A function without Python code (a NumPy function) is
+    known by its full name.
 
     >>> code_key(lambda x: x + 1) == code_key(lambda x: x + 1), code_key(lambda x: x + 1) == code_key(lambda x: x + 2)
     (True, False)

@@ -1,8 +1,9 @@
 """Sums in double-double arithmetic: a running float64 sum together with the rounding errors it has made.
 
-A pair `(hi, lo)` stands for hi + lo with about 106 bits, so that adding n values errs by about n * 2**-104 of the sum of
-their magnitudes, whatever the order (contract C3: orders agree to far better than 1e-9). Knuth's TwoSum: D. E. Knuth,
-The Art of Computer Programming 2, section 4.2.2, theorem B; double-double addition: T. J. Dekker, Numer. Math. 18, 1971.
+A pair `(hi, lo)` stands for hi + lo with about 106 bits, so that adding n values errs by about n * 2**-104 of the sum
+of their magnitudes, whatever the order (contract C3: orders agree to far better than 1e-9). Knuth's TwoSum: D. E.
+Knuth, The Art of Computer Programming 2, section 4.2.2, theorem B; double-double addition: T. J. Dekker, Numer. Math.
+18, 1971.
 """
 
 from __future__ import annotations

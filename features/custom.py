@@ -16,17 +16,20 @@ _PLAIN = (bool, int, float, str, bytes)
 class CustomAggregation:
     """Base of an aggregation of your own.
 
-    Give `init`, `update`, `merge`, `finish` and, where the result is no float, `output`. The state must be made of None,
-    bool, int (64 bits), float, str, bytes, list and dict, so that it can rest in a snapshot without pickle (contract C16).
+    Give `init`, `update`, `merge`, `finish` and, where the result is no float, `output`. The state must be made of
+    None, bool, int (64 bits), float, str, bytes, list and dict, so that it can rest in a snapshot without pickle
+    (contract C16).
 
-    - `update(state, value)` gets one present value (never null or NaN): a str, int, float, bool or bytes; an instant comes as
+    - `update(state, value)` gets one present value (never null or NaN): a str, int, float, bool or bytes; an instant
+    comes as
       int microseconds. It may change `state` in place and returns it.
-    - `merge(a, b)` joins two states. It may change and return `a`, and must leave `b` as it is. The result of all updates and
+    - `merge(a, b)` joins two states. It may change and return `a`, and must leave `b` as it is. The result of all
+    updates and
       merges must not depend on their order: events may arrive out of order and windows are put together from tiles.
     - `finish(state)` gives the value, or None for null. A window without inputs is `empty` without asking `finish`.
 
-    Parameters are attributes of the object, best as a frozen dataclass; they are part of the view's fingerprint, as is the
-    code of the four methods. A class that refers to `name` keeps that name in stored states when it is renamed.
+    Parameters are attributes of the object, best as a frozen dataclass; they are part of the view's fingerprint, as is
+    the code of the four methods. A class that refers to `name` keeps that name in stored states when it is renamed.
 
     >>> class Spread(CustomAggregation):
     ...     def init(self):
@@ -75,12 +78,18 @@ class Custom(Aggregation):
     def __post_init__(self) -> None:
         user = self.user
         if isinstance(user, type) and issubclass(user, CustomAggregation):
-            raise DefinitionError(f"aggregate({user.__name__}): give an object, not the class: aggregate({user.__name__}()).")
+            raise DefinitionError(
+                f"aggregate({user.__name__}): give an object, not the class: aggregate({user.__name__}())."
+            )
         if not isinstance(user, CustomAggregation):
-            raise DefinitionError(f"aggregate({user!r}): expected a CustomAggregation. Subclass it and give an object of it.")
+            raise DefinitionError(
+                f"aggregate({user!r}): expected a CustomAggregation. Subclass it and give an object of it."
+            )
         for method in ("init", "update", "merge", "finish"):
             if getattr(type(user), method) is getattr(CustomAggregation, method):
-                raise DefinitionError(f"Aggregation '{self.name}' has no {method}(). It needs init, update, merge and finish.")
+                raise DefinitionError(
+                    f"Aggregation '{self.name}' has no {method}(). It needs init, update, merge and finish."
+                )
         self.out_dtype(None)
         for each in user.takes:
             _dtype(each, f"takes of aggregation '{self.name}'")
@@ -89,7 +98,8 @@ class Custom(Aggregation):
         if fault:
             raise DefinitionError(
                 f"Aggregation '{self.name}': init() returned a state with {fault}, which a snapshot cannot hold. "
-                "Build it of None, bool, int, float, str, bytes, list and dict (a set as a dict or sorted list, a tuple as a list)."
+                "Build it of None, bool, int, float, str, bytes, list and dict (a set as a dict or sorted "
+                "list, a tuple as a list)."
             )
 
     @property
@@ -97,7 +107,7 @@ class Custom(Aggregation):
         return self.user.name or type(self.user).__name__
 
     @property
-    def empty(self) -> Any:  # type: ignore[override]
+    def empty(self) -> Any:
         return self.user.empty
 
     def accepts(self, in_dtype: str | None) -> bool:
@@ -126,7 +136,7 @@ class Custom(Aggregation):
             raise DataError(f"{error} Its finish() returned that; set `output` to the type it returns.") from error
 
     def is_empty(self, state: State) -> bool:
-        return state[0] == 0
+        return not state[0]
 
     def encode(self, state: State) -> bytes:
         fault = _not_plain(state[1])

@@ -1,7 +1,7 @@
 """Exponentially decayed sum and mean: an event of age `half_life` weighs half.
 
-The weight of an event at te, asked at t, is 2**(-(t - te) / half_life). A state is kept as of its newest event, where the
-weights are largest, so nothing overflows; older ones fade to zero.
+The weight of an event at te, asked at t, is 2**(-(t - te) / half_life). A state is kept as of its newest event, where
+the weights are largest, so nothing overflows; older ones fade to zero.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class DecayedSum(Aggregation):
         return None if isnan(value) else value
 
     def is_empty(self, state: State) -> bool:
-        return state[0] == 0
+        return not state[0]
 
     def _carried(self, state: State, to_us: int) -> tuple[float, float]:
         factor = decay(to_us - state[1], self.half_life_us)
@@ -114,4 +114,4 @@ class DecayedMean(Aggregation):
         return None if isnan(value) else value
 
     def is_empty(self, state: State) -> bool:
-        return state[0] == 0
+        return not state[0]

@@ -1,4 +1,4 @@
-"""Derived features computed: the same code on the columns of a batch, a training set, and on the one row of a lookup."""
+"""Derived features computed: the same code on the columns of a batch or training set and on the row of a lookup."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from headrace.features.naming import NamedFeature
 
 
-def derive(
-    derivations: Iterable[NamedFeature], columns: Columns, dtypes: Mapping[str, str], n: int
-) -> dict[str, Pair]:
+def derive(derivations: Iterable[NamedFeature], columns: Columns, dtypes: Mapping[str, str], n: int) -> dict[str, Pair]:
     """Derived features of n rows, defaults applied.
 
     Args:

@@ -26,7 +26,11 @@ def describe(view: ViewDefinition) -> str:
     if not view.log:
         log = "no log"
     else:
-        log = f"log every {format_duration(view.log_every_us)}" if view.log_every_us is not None else "log of every change"
+        log = (
+            f"log every {format_duration(view.log_every_us)}"
+            if view.log_every_us is not None
+            else "log of every change"
+        )
     lines = [
         f"{view.name}: {len(names)} feature{'s' * (len(names) != 1)} of {view.entity.name} ({keys})",
         f"from {view.source!r}; {ttl}; {log}; fingerprint {view.fingerprint()[:8]}",

@@ -1,7 +1,7 @@
 """The types of columns and features, as short text: `"int64"`, `"list<string>"`, `"map<string,float64>"`.
 
-A column of an event has one of `SCALARS`. A feature may also be a list or a map of scalars. In memory a `timestamp` is an
-`int` of microseconds UTC, a list a Python `list`, a map a `dict` whose order means something (largest first).
+A column of an event has one of `SCALARS`. A feature may also be a list or a map of scalars. In memory a `timestamp` is
+an `int` of microseconds UTC, a list a Python `list`, a map a `dict` whose order means something (largest first).
 """
 
 from __future__ import annotations
@@ -80,11 +80,12 @@ def of_value(value: Any, name: str) -> tuple[str, Any]:
         raise DefinitionError(f"{name}: None is no value to compare or compute with. Use .is_null() to ask for nulls.")
     if isinstance(value, datetime):
         return TIMESTAMP, instant_us(value, name)
+    python: Any
     for python in (bool, int, float, str, bytes):
         if isinstance(value, python):
             plain = python(value)
             if python is int and plain not in _INT64:
-                raise DefinitionError(f"{name}: {value} does not fit 64 bits.")
+                raise DefinitionError(f"{name}: {value!r} does not fit 64 bits.")
             return OF_PYTHON[python], plain
     raise DefinitionError(
         f"{name}: {value!r} ({type(value).__name__}) is no column value. "

@@ -30,14 +30,18 @@ class Entity:
 
     def __init__(self, name: str, *, key: str | None = None, keys: Sequence[str] | None = None) -> None:
         if not isinstance(name, str) or not name:
-            raise DefinitionError(f"Entity: its name must be a word, got {name!r}. Write Entity('driver', key='driver_id').")
+            raise DefinitionError(
+                f"Entity: its name must be a word, got {name!r}. Write Entity('driver', key='driver_id')."
+            )
         if (key is None) == (keys is None):
             raise DefinitionError(
                 f"Entity '{name}': give either key= or keys=. Write Entity('{name}', key='{name}_id') "
                 f"or Entity('{name}', keys=['a', 'b'])."
             )
         if isinstance(keys, str):
-            raise DefinitionError(f"Entity '{name}': keys= is a list of names, got {keys!r}. For one key use key={keys!r}.")
+            raise DefinitionError(
+                f"Entity '{name}': keys= is a list of names, got {keys!r}. For one key use key={keys!r}."
+            )
         names = (key,) if key is not None else tuple(keys or ())
         if not names:
             raise DefinitionError(f"Entity '{name}': keys= is empty. Name at least one column of the event.")

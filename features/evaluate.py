@@ -1,12 +1,12 @@
 """Expressions on NumPy columns: filters and inputs on batches of events, derived features on rows, many or one.
 
-A column is a pair `(values, valid)`: values of its type (int64, float64, bool, int64 microseconds for instants, object for text,
-bytes, lists and maps), and bool of the same length, False where the value is missing. What stands in `values` at a
-missing place means nothing.
+A column is a pair `(values, valid)`: values of its type (int64, float64, bool, int64 microseconds for instants, object
+for text, bytes, lists and maps), and bool of the same length, False where the value is missing. What stands in
+`values` at a missing place means nothing.
 
-Missing spreads: an operation on a missing value is missing, and so are a division by zero, the log of a number that is not
-positive, the root of a negative one, a result of NaN, and an int64 result beyond 64 bits. & and | follow Kleene. A NaN in a
-float column counts as missing (contract C6).
+Missing spreads: an operation on a missing value is missing, and so are a division by zero, the log of a number that is
+not positive, the root of a negative one, a result of NaN, and an int64 result beyond 64 bits. & and | follow Kleene. A
+NaN in a float column counts as missing (contract C6).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from headrace.features.columns import (
 from headrace.features.dtypes import BOOL, FLOAT, INT, TIMESTAMP
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Array: TypeAlias = NDArray[Any]
@@ -95,8 +94,8 @@ def typed(values: Array, valid: Array, dtype: str) -> Array:
 def _full(n: int, value: Any, dtype: str) -> Array:
     import numpy as np
 
-    kind = {INT: np.int64, FLOAT: np.float64, BOOL: np.bool_, TIMESTAMP: np.int64}.get(dtype, object)
-    out = np.empty(n, dtype=kind)
+    kind: Any = {INT: np.int64, FLOAT: np.float64, BOOL: np.bool_, TIMESTAMP: np.int64}.get(dtype, object)
+    out: Array = np.empty(n, dtype=kind)
     out[:] = value
     return out
 
@@ -166,7 +165,7 @@ def _compare(op: str, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]
 
 
 def _is_object(values: Any) -> bool:
-    return getattr(values, "dtype", None) == object
+    return getattr(getattr(values, "dtype", None), "kind", "") == "O"
 
 
 def _logic(op: str, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -185,7 +184,7 @@ def _integer(op: str, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]
 
     x, y, valid = a[0], b[0], a[1] & b[1]
     if op == "+":
-        out = x + y
+        out: Any = x + y
         over = ((x ^ out) & (y ^ out)) < 0
     elif op == "-":
         out = x - y

@@ -1,14 +1,14 @@
 """Events: typed rows of a stream, declared as a class whose attributes are its columns.
 
-    class Ride(Event):
-        driver_id: str
-        fare: float
-        tip: float | None
-        at: EventTime
+class Ride(Event):
+    driver_id: str
+    fare: float
+    tip: float | None
+    at: EventTime
 
-    Ride.fare              a Column, to aggregate or compare
-    Ride.count(last="1h")  rows
-    Ride.where(...)        the same columns, of some rows
+Ride.fare              a Column, to aggregate or compare
+Ride.count(last="1h")  rows
+Ride.where(...)        the same columns, of some rows
 """
 
 from __future__ import annotations
@@ -116,12 +116,14 @@ class EventMeta(type):
 
 
 class Event(metaclass=EventMeta):
-    """Base of events. Annotate columns as str, int, float, bool, bytes, datetime, or one of them `| None`; one as `EventTime`.
+    """Base of events. Columns are annotated str, int, float, bool, bytes, datetime, or one of them `| None`.
+
+    Exactly one column is annotated `EventTime`.
 
     For type checkers, which take `Ride.fare` for a float, a column may be annotated `fare: Column[float]` instead.
 
-    An object of the class is one event, for tests and Python sources: `Ride(driver_id="7", fare=3.5, at=...)`. Its columns are
-    its attributes, and `vars(ride)` is the row.
+    An object of the class is one event, for tests and Python sources: `Ride(driver_id="7", fare=3.5, at=...)`. Its
+    columns are its attributes, and `vars(ride)` is the row.
 
     Raises:
         DefinitionError: a type that is no column type, no or several event times, a name that Headrace needs itself.
@@ -147,7 +149,9 @@ Its columns are: driver_id, fare, at.
             schema.field(name)
         missing = [f.name for f in schema.fields if f.name not in values and not f.nullable]
         if missing:
-            raise DefinitionError(f"{schema.name}(...): {', '.join(missing)} is missing. Only columns declared `| None` may be.")
+            raise DefinitionError(
+                f"{schema.name}(...): {', '.join(missing)} is missing. Only columns declared `| None` may be."
+            )
         self.__dict__.update({f.name: values.get(f.name) for f in schema.fields})
 
     def __repr__(self) -> str:
@@ -197,7 +201,9 @@ def schema_of(event: Any) -> EventSchema:
         DefinitionError: it is no event class.
     """
     if isinstance(event, FilteredEvent):
-        raise DefinitionError(f"{event!r} is a filtered event. Give the event itself, and filter each feature with where=.")
+        raise DefinitionError(
+            f"{event!r} is a filtered event. Give the event itself, and filter each feature with where=."
+        )
     if not isinstance(event, EventMeta):
         raise DefinitionError(f"{event!r} is no event. Declare one: class Ride(Event): ...")
     return _of(event)
@@ -221,7 +227,9 @@ def _schema(cls: type, namespace: dict[str, Any]) -> EventSchema:
     own = _annotations(cls)
     for name in namespace:
         if not name.startswith("__") and name not in own and not callable(namespace[name]):
-            raise DefinitionError(f"Event '{cls.__name__}': '{name}' has no type. Write `{name}: float` (columns have no values).")
+            raise DefinitionError(
+                f"Event '{cls.__name__}': '{name}' has no type. Write `{name}: float` (columns have no values)."
+            )
     for name, annotation in own.items():
         _check_name(cls.__name__, name, namespace)
         if annotation is EventTime:
@@ -231,7 +239,9 @@ def _schema(cls: type, namespace: dict[str, Any]) -> EventSchema:
             fields[name] = _field(cls.__name__, name, annotation)
     if len(time_fields) != 1:
         found = f"has {len(time_fields)} event times ({', '.join(time_fields)})" if time_fields else "has no event time"
-        raise DefinitionError(f"Event '{cls.__name__}' {found}. Annotate exactly one column with EventTime, such as `at: EventTime`.")
+        raise DefinitionError(
+            f"Event '{cls.__name__}' {found}. Annotate exactly one column with EventTime, such as `at: EventTime`."
+        )
     return EventSchema(cls.__name__, tuple(fields.values()), time_fields[0])
 
 
@@ -246,10 +256,12 @@ def _annotations(cls: type) -> dict[str, Any]:
     for name, annotation in inspect.get_annotations(cls).items():
         if isinstance(annotation, str):
             try:
-                # An event may be declared in a function, whose names are out of sight: the words of columns always resolve.
-                annotation = eval(annotation, {**known, **module})  # noqa: S307 - the author's own source text
+                # In a function the author's names are out of sight; the words of columns resolve all the same.
+                annotation = eval(annotation, {**known, **module})
             except Exception:
-                raise DefinitionError(f"Event '{cls.__name__}': the type of '{name}', {annotation!r}, is unknown.{_TYPES}") from None
+                raise DefinitionError(
+                    f"Event '{cls.__name__}': the type of '{name}', {annotation!r}, is unknown.{_TYPES}"
+                ) from None
         resolved[name] = annotation
     return resolved
 
@@ -259,16 +271,23 @@ _TYPES = " Use str, int, float, bool, bytes, datetime, one of them `| None`, or 
 
 def _check_name(event: str, name: str, namespace: dict[str, Any]) -> None:
     if name.startswith("_"):
-        raise DefinitionError(f"Event '{event}': column '{name}' begins with an underscore, which Headrace keeps for itself. Rename it.")
+        raise DefinitionError(
+            f"Event '{event}': column '{name}' begins with an underscore, which Headrace keeps for itself. Rename it."
+        )
     if hasattr(EventMeta, name) or hasattr(object, name):
         raise DefinitionError(
-            f"Event '{event}': column '{name}' has a name that events use themselves ({event}.{name}(...)). Rename the column; "
+            f"Event '{event}': column '{name}' has a name that events use themselves ({event}.{name}(...)). "
+            "Rename the column; "
             f"a source can still read the file's '{name}' with columns={{...}}."
         )
     if name in ("event_timestamp", "newest_event"):
-        raise DefinitionError(f"Event '{event}': column '{name}' has the name of a column that every feature row has. Rename it.")
+        raise DefinitionError(
+            f"Event '{event}': column '{name}' has the name of a column that every feature row has. Rename it."
+        )
     if name in namespace:
-        raise DefinitionError(f"Event '{event}': column '{name}' has a value. Declare it by its type alone, `{name}: float`.")
+        raise DefinitionError(
+            f"Event '{event}': column '{name}' has a value. Declare it by its type alone, `{name}: float`."
+        )
 
 
 def _field(event: str, name: str, annotation: Any) -> Field:
@@ -283,9 +302,12 @@ def _field(event: str, name: str, annotation: Any) -> Field:
     if annotation is EventTime:
         raise DefinitionError(f"Event '{event}': the event time '{name}' cannot be null. Write `{name}: EventTime`.")
     if typing.get_origin(annotation) is Column:
-        return _field(event, name, typing.Optional[typing.get_args(annotation)[0]] if nullable else typing.get_args(annotation)[0])
+        inner = typing.get_args(annotation)[0]
+        return _field(event, name, inner | None if nullable else inner)
     dtype = dtypes.OF_PYTHON.get(annotation) if isinstance(annotation, type) else None
     if dtype is None:
         shown = getattr(annotation, "__name__", annotation)
-        raise DefinitionError(f"Event '{event}': column '{name}' has the type {shown}, which is no column type.{_TYPES}")
+        raise DefinitionError(
+            f"Event '{event}': column '{name}' has the type {shown}, which is no column type.{_TYPES}"
+        )
     return Field(name, dtype, nullable)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from headrace.features import dtypes
 from headrace.features.aggregations import Aggregation
 from headrace.features.code import code_key
-from headrace.features.columns import Expression, Operand, Unnamed, as_expression, expr_key
+from headrace.features.columns import Column, Expression, Unnamed, expr_key, leaves
 from headrace.features.errors import DefinitionError
+from headrace.features.operators import Operand
+from headrace.features.rules import as_expression
 from headrace.features.windows import Window
 
 
@@ -31,8 +33,11 @@ MISSING: Final = Missing.MISSING
 class Feature(Operand):
     """What both kinds of features share: they stand in expressions, and compare by `key` (== builds a comparison)."""
 
-    dtype: str
-    """Type of its values, see dtypes.py."""
+    if TYPE_CHECKING:
+
+        @property
+        def dtype(self) -> str:
+            """Type of its values, see dtypes.py."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -128,7 +133,7 @@ class DerivedFeature(Feature):
 
 @dataclass(frozen=True, eq=False)
 class Derivation(Feature):
-    """What `derived(...)` returns in the body of a view, before the view names its features and makes it a `DerivedFeature`."""
+    """What `derived(...)` returns in the body of a view, which makes it a `DerivedFeature` once features have names."""
 
     expr: Expression | None
     fn: Callable[..., Any] | None
@@ -146,11 +151,8 @@ class Derivation(Feature):
         return f"derived({self.expr if self.fn is None else getattr(self.fn, '__name__', self.fn)})"
 
 
-NamedKind: TypeAlias = "AggregateFeature | DerivedFeature"
-
-
-@dataclass(frozen=True)
-class FeatureGroup:
+@dataclass(frozen=True, eq=False)
+class FeatureGroup(Operand):
     """Features made by one call with several windows or quantiles; a view names them `<name>_<label>`.
 
     `group["1h"]` is one of them, for use in `derived`.
@@ -182,10 +184,10 @@ def derived(
     """A feature computed from other features at the same instant.
 
     Either an expression over features (`derived(completed / rides, default=0.0)`; also with the functions of
-    `headrace.features.functions`), or a function with `inputs=`: it gets one NumPy array per input, each of the same length n,
-    and returns n values. Numbers come as float64 with NaN for null; bool, text, lists and maps as object arrays with None.
-    NaN and None in what it returns mean null. It runs on whole columns offline and on one row online, so it must treat each row
-    by itself; it must not depend on anything but its inputs.
+    `headrace.features.functions`), or a function with `inputs=`: it gets one NumPy array per input, each of the same
+    length n, and returns n values. Numbers come as float64 with NaN for null; bool, text, lists and maps as object
+    arrays with None. NaN and None in what it returns mean null. It runs on whole columns offline and on one row
+    online, so it must treat each row by itself; it must not depend on anything but its inputs.
 
     Args:
         expr: an expression over features, or a function.
@@ -206,17 +208,22 @@ def derived(
         return Derivation(tree, None, (), tree.dtype, _default(default, tree.dtype))
     if not callable(expr):
         raise DefinitionError(
-            f"derived: got {expr!r}, expected an expression over features, such as a / b, or a function with inputs=[...]."
+            f"derived: got {expr!r}, expected an expression over features, such as a / b, or a function with "
+            "inputs=[...]."
         )
     name = getattr(expr, "__name__", type(expr).__name__)
     if not inputs or isinstance(inputs, str):
         raise DefinitionError(f"derived({name}): say what it reads: derived({name}, inputs=[feature, ...]).")
     for each in inputs:
         if not isinstance(each, (Feature, str)):
-            raise DefinitionError(f"derived({name}): input {each!r} is no feature. Give features of this view or their names.")
+            raise DefinitionError(
+                f"derived({name}): input {each!r} is no feature. Give features of this view or their names."
+            )
     result = dtypes.OF_PYTHON.get(dtype, "") if isinstance(dtype, type) else dtype
     if not dtypes.is_known(result):
-        raise DefinitionError(f"derived({name}): dtype {dtype!r} is no type. Use 'float64', 'int64', 'string', 'bool', ...")
+        raise DefinitionError(
+            f"derived({name}): dtype {dtype!r} is no type. Use 'float64', 'int64', 'string', 'bool', ..."
+        )
     return Derivation(None, expr, tuple(inputs), result, _default(default, result))
 
 
@@ -225,8 +232,6 @@ def _default(default: Any, dtype: str) -> Any:
 
 
 def _only_features(tree: Expression) -> None:
-    from headrace.features.columns import Column, leaves
-
     found = list(leaves(tree))
     for leaf in found:
         if isinstance(leaf, Column):

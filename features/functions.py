@@ -1,17 +1,18 @@
 """Functions for expressions over columns and over features, beside Python's operators and `abs(x)`.
 
-    from headrace.features.functions import coalesce, log, where
+from headrace.features.functions import coalesce, log, where
 
-    log_fare = Ride.where(Ride.fare > 0).fare ...            log(Ride.fare).mean(last="1h")
-    busy     = derived(where(rides_1h > 100, 1, 0))
+log_fare = Ride.where(Ride.fare > 0).fare ...            log(Ride.fare).mean(last="1h")
+busy     = derived(where(rides_1h > 100, 1, 0))
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from headrace.features.columns import Expression, call
+from headrace.features.columns import Expression
 from headrace.features.errors import DefinitionError
+from headrace.features.rules import call
 
 
 def log(value: Any) -> Expression:

@@ -1,7 +1,7 @@
 """The aggregation methods of columns: `Ride.fare.mean(last="1h")`.
 
-Every method takes the same options, `WindowOptions`; each returns a feature, or a group of features where `last=` or `over=` is
-a list.
+Every method takes the same options, `WindowOptions`; each returns a feature, or a group of features where `last=` or
+`over=` is a list.
 """
 
 from __future__ import annotations
@@ -30,15 +30,12 @@ class WindowOptions(TypedDict, total=False):
     """Which events a feature covers, and how it is shown.
 
     Attributes:
-        last: width of a sliding window ("30m"), or a list of widths for one feature each.
-        hop: how often the sliding window moves on; by default see `windows.default_hop_us`.
-        exact: True for a sliding window that moves with every microsecond.
-        over: any window (`Tumbling("1d")`, `Session("30m")`, `LastN(10)`, `Lifetime()`, ...), or a list; in place of last=.
-        ending: ask the window this much before now ("1d ago").
-        where: only rows for which this condition is true.
-        by: one result per value of this column, as a map.
-        top: with by=, how many buckets the map shows (20), those with most inputs first.
-        default: the value instead of an empty window's or of null.
+        last: width of a sliding window ("30m"), or a list of widths for one feature each. hop: how often the sliding
+        window moves on; by default see `windows.default_hop_us`. exact: True for a sliding window that moves with
+        every microsecond. over: any window (`Tumbling("1d")`, `Session("30m")`, `LastN(10)`, `Lifetime()`, ...), or a
+        list; in place of last=. ending: ask the window this much before now ("1d ago"). where: only rows for which
+        this condition is true. by: one result per value of this column, as a map. top: with by=, how many buckets the
+        map shows (20), those with most inputs first. default: the value instead of an empty window's or of null.
     """
 
     last: str | timedelta | Sequence[str | timedelta]
@@ -53,7 +50,7 @@ class WindowOptions(TypedDict, total=False):
 
 
 class AggregationMethods:
-    """One method per aggregation, mixed into every expression over an event's columns. Null and NaN inputs are ignored."""
+    """One method per aggregation, mixed into every expression over an event's columns. Null and NaN are ignored."""
 
     def sum(self, **options: Unpack[WindowOptions]) -> Any:
         """The sum: int64 of integers (null beyond 64 bits), float64 of floats, of a condition how often it is true."""
@@ -100,7 +97,7 @@ class AggregationMethods:
         return self._aggregate(Distinct(limit), options)
 
     def approx_distinct(self, lg_k: int = 12, **options: Unpack[WindowOptions]) -> Any:
-        """How many different values: exact up to 2**lg_k, then with a standard error of 1/sqrt(2**lg_k) (1.6 % at 12)."""
+        """How many different values: exact up to 2**lg_k, beyond with a standard error of 2**(-lg_k/2), 1.6 % at 12."""
         return self._aggregate(ApproxDistinct(lg_k), options)
 
     def quantile(self, q: float | Sequence[float], *, error: float = 0.01, **options: Unpack[WindowOptions]) -> Any:

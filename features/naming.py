@@ -37,12 +37,16 @@ def name_features(shown: str, body: Mapping[str, Any], taken: set[str]) -> tuple
     """
     drafts = _expand(shown, body)
     if not drafts:
-        raise DefinitionError(f"{shown} has no features. Define at least one, such as rides_1h = Ride.count(last='1h').")
+        raise DefinitionError(
+            f"{shown} has no features. Define at least one, such as rides_1h = Ride.count(last='1h')."
+        )
     if all(name.startswith("_") for name in drafts):
         raise DefinitionError(f"{shown} shows no feature: names that begin with an underscore are hidden. Rename one.")
     for name in drafts:
         if name.lstrip("_") in taken or name in taken:
-            raise DefinitionError(f"{shown}: feature '{name}' has the name of a column of every feature row (key or time). Rename it.")
+            raise DefinitionError(
+                f"{shown}: feature '{name}' has the name of a column of every feature row (key or time). Rename it."
+            )
     return _Namer(shown, drafts).run()
 
 
@@ -56,22 +60,39 @@ def _expand(shown: str, body: Mapping[str, Any]) -> dict[str, AggregateFeature |
             members = {name: value}
         elif isinstance(value, Expression):
             raise DefinitionError(
-                f"{shown}: '{name}' is the expression {value}. To compute it from features write {name} = derived(...); "
+                f"{shown}: '{name}' is the expression {value}. "
+                f"To compute it from features write {name} = derived(...); "
                 "a column needs an aggregation such as .mean(last='1h')."
             )
         elif isinstance(value, FilteredEvent):
-            raise DefinitionError(f"{shown}: '{name}' is {value!r}, which is rows. Say what to compute, such as {name}.count(last='1h').")
-        elif name.startswith("_") or callable(value) or isinstance(value, (EventMeta, classmethod, staticmethod, property)):
-            if callable(getattr(value, "__func__", value)) and not name.startswith("_") and not isinstance(value, EventMeta):
+            raise DefinitionError(
+                f"{shown}: '{name}' is {value!r}, which is rows. Say what to compute, such as {name}.count(last='1h')."
+            )
+        elif (
+            name.startswith("_")
+            or callable(value)
+            or isinstance(value, (EventMeta, classmethod, staticmethod, property))
+        ):
+            if (
+                callable(getattr(value, "__func__", value))
+                and not name.startswith("_")
+                and not isinstance(value, EventMeta)
+            ):
                 raise DefinitionError(
-                    f"{shown}: '{name}' is a function. To compute a feature by it write {name} = derived(function, inputs=[...])."
+                    f"{shown}: '{name}' is a function. To compute a feature by it write {name} = "
+                    "derived(function, inputs=[...])."
                 )
             continue
         else:
-            raise DefinitionError(f"{shown}: '{name}' is {value!r}, which is no feature. Move constants out of the view.")
+            raise DefinitionError(
+                f"{shown}: '{name}' is {value!r}, which is no feature. Move constants out of the view."
+            )
         for full, member in members.items():
             if full in drafts:
-                raise DefinitionError(f"{shown}: two features would be called '{full}' (one from the list of '{name}'). Rename one of them.")
+                raise DefinitionError(
+                    f"{shown}: two features would be called '{full}' (one from the list of '{name}'). "
+                    "Rename one of them."
+                )
             drafts[full] = member
     return drafts
 

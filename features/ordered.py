@@ -1,6 +1,7 @@
 """Aggregations that look at order in time: first, last, first_n, last_n.
 
-Events at one instant are ordered by their position in the source, (partition, offset), so that replays agree (contract C4).
+Events at one instant are ordered by their position in the source, (partition, offset), so that replays agree (contract
+C4).
 """
 
 from __future__ import annotations

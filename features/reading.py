@@ -1,7 +1,7 @@
 """From a stored row to what a reader gets at t: max age, decay, derived features, statuses.
 
-This is the one place that applies them. The lookup client reads a row at a time (`read_at`), a training set reads columns
-(`read_columns`); both give the same (contract C11).
+This is the one place that applies them. The lookup client reads a row at a time (`read_at`), a training set reads
+columns (`read_columns`); both give the same (contract C11).
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def read_columns(
     """The public features of n questions, each answered by its stored row; `read_at` on columns.
 
     Args:
-        view: the definition under which the rows were written.
-        columns: name -> (values, valid), each (n,), for `view.stored_names`.
-        as_of, newest, t: (n,) int64 microseconds: the rows' `event_timestamp` and `newest_event`, and the instants asked.
-        found: (n,) bool, False where the entity has no row (the other columns then mean nothing there); None: all have.
+        view: the definition under which the rows were written. columns: name -> (values, valid), each (n,), for
+        `view.stored_names`. as_of, newest, t: (n,) int64 microseconds: the rows' `event_timestamp` and `newest_event`,
+        and the instants asked. found: (n,) bool, False where the entity has no row (the other columns then mean
+        nothing there); None: all have.
 
     Returns:
         name -> (values, valid) and name -> (n,) int8 codes of `STATUSES`, in order of definition. They are the caller's
@@ -267,6 +267,7 @@ def _emptied(column: Pair, gone: Array, empty: Any) -> Pair:
 
 def _lacking(view: ViewDefinition, name: str) -> DataError:
     return DataError(
-        f"View '{view.name}': the stored row lacks feature '{name}'. It was written under another definition of the view: "
+        f"View '{view.name}': the stored row lacks feature '{name}'. "
+        "It was written under another definition of the view: "
         "run the flow again to write rows of this one."
     )

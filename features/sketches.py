@@ -1,7 +1,7 @@
 """Approximate aggregations with stated error: distinct count by least hashes, quantiles by logarithmic buckets.
 
-Both states are sets in the mathematical sense (the least hashes of all values; counts per bucket), so the result is the same
-for any order of updates and merges: a replay equals a live run (contract C3).
+Both states are sets in the mathematical sense (the least hashes of all values; counts per bucket), so the result is
+the same for any order of updates and merges: a replay equals a live run (contract C3).
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class ApproxDistinct(Aggregation):
 
     def __post_init__(self) -> None:
         if isinstance(self.lg_k, bool) or not isinstance(self.lg_k, int) or not 4 <= self.lg_k <= 20:
-            raise DefinitionError(f"approx_distinct: lg_k must be between 4 and 20, got {self.lg_k!r}. The default is 12.")
+            raise DefinitionError(
+                f"approx_distinct: lg_k must be between 4 and 20, got {self.lg_k!r}. The default is 12."
+            )
 
     @property
     def error(self) -> float:
@@ -80,8 +82,8 @@ class ApproxDistinct(Aggregation):
         hashes = state[1]
         if len(hashes) <= k and state[0] == _HASHES:
             return len(hashes)
-        # A trimmed state holds the k least hashes and theta is the one after them, so either way this is the (k+1)-th least.
-        least = sorted(hashes)[k] if len(hashes) > k else state[0]
+        # A trimmed state holds the k least hashes and theta is the next one: either way this is the (k+1)-th least.
+        least: int = sorted(hashes)[k] if len(hashes) > k else state[0]
         return round(k * _HASHES / least)
 
     def is_empty(self, state: State) -> bool:
@@ -110,8 +112,8 @@ class Quantile(Aggregation):
     quantile: 1 % means that 100 is read as 99 to 101. q=0 and q=1 are the least and the greatest, with the same error.
     Values under 3.4e-308 in magnitude count as zero; infinities are kept.
 
-    Memory: one count per bucket of ratio (1 + error)/(1 - error) that occurs: values from 1 ms to 1 min fill at most 550
-    buckets at 1 %, from 1e-9 to 1e9 at most 2,100. State: dict bucket -> count, see `bucket`.
+    Memory: one count per bucket of ratio (1 + error)/(1 - error) that occurs: values from 1 ms to 1 min fill at most
+    550 buckets at 1 %, from 1e-9 to 1e9 at most 2,100. State: dict bucket -> count, see `bucket`.
 
     Raises:
         DefinitionError: q is outside [0, 1] or error outside [0.0001, 0.5].
@@ -124,7 +126,9 @@ class Quantile(Aggregation):
 
     def __post_init__(self) -> None:
         if isinstance(self.q, bool) or not isinstance(self.q, (int, float)) or not 0 <= self.q <= 1:
-            raise DefinitionError(f"quantile: q must be between 0 and 1, got {self.q!r}. The median is 0.5, p95 is 0.95.")
+            raise DefinitionError(
+                f"quantile: q must be between 0 and 1, got {self.q!r}. The median is 0.5, p95 is 0.95."
+            )
         if isinstance(self.error, bool) or not isinstance(self.error, (int, float)) or not 1e-4 <= self.error <= 0.5:
             raise DefinitionError(
                 f"quantile: error must be between 0.0001 and 0.5, got {self.error!r}. It is relative: 0.01 is 1 %."
@@ -171,8 +175,8 @@ class Quantile(Aggregation):
     def bucket(self, value: float) -> int:
         """The key of a value's bucket; keys sort as values do.
 
-        With i = ceil(log(|value|) / log(gamma)) a positive value has the key i + 2**32, a negative one the negation of that
-        of its magnitude, zero has 0 and the infinities have +-2**40.
+        With i = ceil(log(|value|) / log(gamma)) a positive value has the key i + 2**32, a negative one the negation of
+        that of its magnitude, zero has 0 and the infinities have +-2**40.
         """
         magnitude = abs(float(value))
         if magnitude < _SMALLEST:

@@ -1,4 +1,4 @@
-"""Sources: where events come from, how late they may be, and how to tell one from its repetition. Definitions only, no I/O."""
+"""Sources: where events come from, how late they may be, how to tell one from its repetition. No I/O."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ class Source:
     """What every source has.
 
     Attributes:
-        event: the event class of its rows.
-        name: for messages, checkpoints and the log of a flow.
-        lateness_us: how long after the newest event of its partition an event may still arrive (contract C7).
-        max_ahead_us: how far ahead of the clock an event may be (C8); None: one hour of the wall clock.
-        dedup: name of the column that identifies an event (C9), or None.
-        idle_after_us: after how long of silence a partition no longer holds the watermark back (C10), or None for never.
-        late: "dead_letter", or "count" to let a late event count from its arrival on.
+        event: the event class of its rows. name: for messages, checkpoints and the log of a flow. lateness_us: how
+        long after the newest event of its partition an event may still arrive (contract C7). max_ahead_us: how far
+        ahead of the clock an event may be (C8); None: one hour of the wall clock. dedup: name of the column that
+        identifies an event (C9), or None. idle_after_us: after how long of silence a partition no longer holds the
+        watermark back (C10), or None for never. late: "dead_letter", or "count" to let a late event count from its
+        arrival on.
     """
 
     event: EventMeta
@@ -65,7 +64,9 @@ class Source:
             raise DefinitionError(f"{shown}: event: {error}") from None
         lateness_us = duration_us(lateness, f"{shown}: lateness")
         if lateness_us > 365 * DAY:
-            raise DefinitionError(f"{shown}: lateness is {format_duration(lateness_us)}, more than a year. The log settles that late.")
+            raise DefinitionError(
+                f"{shown}: lateness is {format_duration(lateness_us)}, more than a year. The log settles that late."
+            )
         ahead_us = None if max_ahead is None else duration_us(max_ahead, f"{shown}: max_ahead")
         idle_us = None if idle_after is None else duration_us(idle_after, f"{shown}: idle_after")
         if idle_us == 0:
@@ -125,7 +126,9 @@ class KafkaSource(Source):
         **options: Any,
     ) -> None:
         if not isinstance(topic, str) or not topic:
-            raise DefinitionError(f"KafkaSource: the topic must be a name, got {topic!r}. Write KafkaSource('rides', Ride).")
+            raise DefinitionError(
+                f"KafkaSource: the topic must be a name, got {topic!r}. Write KafkaSource('rides', Ride)."
+            )
         self._common(topic, event, lateness, max_ahead, dedup, idle_after, late)
         _set(self, topic=topic, options=dict(options))
 
@@ -183,7 +186,7 @@ class FileSource(Source):
 
 @dataclass(frozen=True, init=False, repr=False)
 class FrameSource(Source):
-    """A table in memory: a pandas or Polars frame, a pyarrow Table, or anything that speaks the Arrow C stream interface.
+    """A table in memory: a pandas or Polars frame, a pyarrow Table, or anything with the Arrow C stream interface.
 
     Attributes:
         data: the table itself; it is not copied, so leave it as it is.
@@ -214,7 +217,9 @@ class FrameSource(Source):
         idle_after: Duration | None = None,
         late: str = "dead_letter",
     ) -> None:
-        self._common(name or getattr(event, "__name__", "frame").lower(), event, lateness, max_ahead, dedup, idle_after, late)
+        self._common(
+            name or getattr(event, "__name__", "frame").lower(), event, lateness, max_ahead, dedup, idle_after, late
+        )
         shown = f"FrameSource '{self.name}'"
         if isinstance(data, type) or not (hasattr(data, "__arrow_c_stream__") or hasattr(data, "__dataframe__")):
             raise DefinitionError(
@@ -260,10 +265,14 @@ class IterableSource(Source):
         idle_after: Duration | None = None,
         late: str = "dead_letter",
     ) -> None:
-        self._common(name or getattr(event, "__name__", "rows").lower(), event, lateness, max_ahead, dedup, idle_after, late)
+        self._common(
+            name or getattr(event, "__name__", "rows").lower(), event, lateness, max_ahead, dedup, idle_after, late
+        )
         shown = f"IterableSource '{self.name}'"
         if isinstance(iterable, (str, bytes, Mapping)) or not isinstance(iterable, Iterable):
-            raise DefinitionError(f"{shown}: got a {type(iterable).__name__}, expected an iterable of dicts or of {event.__name__}.")
+            raise DefinitionError(
+                f"{shown}: got a {type(iterable).__name__}, expected an iterable of dicts or of {event.__name__}."
+            )
         _set(self, iterable=iterable, zone=_zone(zone, shown), unit=_unit(unit, shown))
 
 
@@ -277,7 +286,9 @@ def _dedup(schema: EventSchema, dedup: str | Column | None, shown: str) -> str |
         return None
     name = dedup.name if isinstance(dedup, Column) else dedup
     if isinstance(dedup, Column) and dedup.event != schema.name:
-        raise DefinitionError(f"{shown}: dedup={dedup} is a column of {dedup.event}, but the source holds {schema.name}.")
+        raise DefinitionError(
+            f"{shown}: dedup={dedup} is a column of {dedup.event}, but the source holds {schema.name}."
+        )
     if not isinstance(name, str):
         raise DefinitionError(f"{shown}: dedup= takes a column of {schema.name} or its name, got {dedup!r}.")
     try:
@@ -318,7 +329,9 @@ def _zone(zone: str | None, shown: str) -> str | None:
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-        raise DefinitionError(f"{shown}: zone={zone!r} is no known time zone. Use an IANA name such as 'America/New_York'.") from None
+        raise DefinitionError(
+            f"{shown}: zone={zone!r} is no known time zone. Use an IANA name such as 'America/New_York'."
+        ) from None
     return zone
 
 

@@ -7,7 +7,7 @@ zone would have to be guessed is refused, naming the parameter it was given for.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from headrace.features.errors import DefinitionError
 
@@ -23,21 +23,23 @@ UNITS = {"w": WEEK, "d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND, "ms": MILLISE
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|us|[wdhms]))+")
 _TERM = re.compile(r"(\d+)(?:\.(\d+))?(ms|us|[wdhms])")
-_DURATION_HINT = "Write a number and a unit (us, ms, s, m, h, d, w), such as '30m', '1h30m' or '7d', or give a timedelta."
+_DURATION_HINT = (
+    "Write a number and a unit (us, ms, s, m, h, d, w), such as '30m', '1h30m' or '7d', or give a timedelta."
+)
 
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MIN_INSTANT_US = -62_135_596_800_000_000
 """0001-01-01T00:00:00Z, the oldest instant a Python datetime can show."""
 MAX_INSTANT_US = 253_402_300_799_999_999
 """9999-12-31T23:59:59.999999Z, the newest instant a Python datetime can show."""
 
 
-def duration_us(value: str | timedelta, name: str) -> int:
+def duration_us(value: str | timedelta | object, name: str) -> int:
     """Microseconds of a duration given as text or `timedelta`; never negative.
 
-    Text is one or more numbers with units, largest first by custom: `us`, `ms`, `s`, `m` (minutes), `h`, `d` (24 hours),
-    `w`. A trailing " ago" is allowed, so that `ending="1d ago"` reads well. Zero is allowed; who needs more than zero
-    says so.
+    Text is one or more numbers with units, largest first by custom: `us`, `ms`, `s`, `m` (minutes), `h`, `d` (24
+    hours), `w`. A trailing " ago" is allowed, so that `ending="1d ago"` reads well. Zero is allowed; who needs more
+    than zero says so.
 
     Args:
         value: the duration.
@@ -101,7 +103,7 @@ def format_duration(us: int) -> str:
     return sign + text
 
 
-def instant_us(value: datetime | str, name: str) -> int:
+def instant_us(value: datetime | str | object, name: str) -> int:
     """Microseconds since the epoch of an aware `datetime` (a pandas `Timestamp` is one) or ISO text with a zone.
 
     Digits beyond microseconds are cut off (towards the past).
@@ -134,7 +136,8 @@ def instant_us(value: datetime | str, name: str) -> int:
     else:
         kind = "a number, whose unit would be a guess" if isinstance(value, (int, float)) else "no instant with a zone"
         raise DefinitionError(
-            f"{name}: {value!r} ({type(value).__name__}) is {kind}. Give an aware datetime or ISO 8601 text with a zone, "
+            f"{name}: {value!r} ({type(value).__name__}) is {kind}. "
+            "Give an aware datetime or ISO 8601 text with a zone, "
             "such as '2026-05-01T12:00:00Z'."
         )
     if moment.tzinfo is None or moment.utcoffset() is None:

@@ -4,8 +4,8 @@
         pickups_30m = Ride.count(last="30m")
         fare_mean   = Ride.fare.mean(last=["1h", "1d"])        # fare_mean_1h, fare_mean_1d
 
-The class statement checks everything and leaves a `ViewDefinition` in `DriverActivity.__view__`; `definition(view)` gives it for
-either. Every other part of Headrace reads only the definition.
+The class statement checks everything and leaves a `ViewDefinition` in `DriverActivity.__view__`; `definition(view)`
+gives it for either. Every other part of Headrace reads only the definition.
 """
 
 from __future__ import annotations
@@ -37,13 +37,11 @@ class ViewDefinition:
     """A feature view as data. Equal when it says the same (`fingerprint`), wherever its events come from.
 
     Attributes:
-        name: snake_case of the class name, or name=.
-        source: where the events come from.
-        entity: whom the features are about.
-        features: all features in order of evaluation within their kind and of definition otherwise, hidden ones included.
-        ttl_us: a row whose newest event is this old or older counts as never seen; None: never.
-        log_every_us: the offline log keeps at most one row per entity in this time; None: every change.
-        log: whether there is an offline log.
+        name: snake_case of the class name, or name=. source: where the events come from. entity: whom the features are
+        about. features: all features in order of evaluation within their kind and of definition otherwise, hidden ones
+        included. ttl_us: a row whose newest event is this old or older counts as never seen; None: never.
+        log_every_us: the offline log keeps at most one row per entity in this time; None: every change. log: whether
+        there is an offline log.
     """
 
     name: str
@@ -70,7 +68,8 @@ class ViewDefinition:
         except KeyError:
             known = self.feature_names()
             raise DefinitionError(
-                f"View '{self.name}' has no feature '{name}'{did_you_mean(name, known)} Its features are: {', '.join(known)}."
+                f"View '{self.name}' has no feature '{name}'{did_you_mean(name, known)} Its features are: "
+                f"{', '.join(known)}."
             ) from None
 
     def feature_names(self) -> tuple[str, ...]:
@@ -99,7 +98,9 @@ class ViewDefinition:
             known.update(each.name for each in ready)
             waiting = [each for each in waiting if each not in ready]
             if not ready:
-                raise DefinitionError(f"View '{self.name}': {', '.join(each.name for each in waiting)} are derived in a circle.")
+                raise DefinitionError(
+                    f"View '{self.name}': {', '.join(each.name for each in waiting)} are derived in a circle."
+                )
         return tuple(ordered)
 
     @cached_property
@@ -124,13 +125,13 @@ class ViewDefinition:
 
     @cached_property
     def stored_names(self) -> tuple[str, ...]:
-        """Features that a stored row holds, in order: the public ones, and hidden ones from which a reader computes `rederived`."""
+        """Features that a stored row holds, in order: the public ones, and hidden ones that `rederived` needs."""
         needed = {name for each in self.rederived for name in each.feature.inputs}  # type: ignore[union-attr]
         return tuple(each.name for each in self.features if not each.hidden or each.name in needed)
 
     @cached_property
     def event_columns(self) -> tuple[str, ...]:
-        """Columns of the event that the view reads, the entity's keys and the time among them, in order of declaration."""
+        """Columns of the event that the view reads, entity keys and event time included, in order of declaration."""
         used = {*self.entity.keys, self.schema.time_field}
         for each in self.aggregates:
             feature = each.feature
@@ -151,8 +152,8 @@ class ViewDefinition:
     def fingerprint(self) -> str:
         """32 hex digits of what the view says: the same in every process, another for any change of a definition.
 
-        It covers name, entity, the event's columns in use, all features, ttl and log, not the source: a view replayed from a
-        file and run live from Kafka has one fingerprint.
+        It covers name, entity, the event's columns in use, all features, ttl and log, not the source: a view replayed
+        from a file and run live from Kafka has one fingerprint.
         """
         return self._fingerprint
 
@@ -186,7 +187,9 @@ class ViewDefinition:
         return self.describe()
 
     def __repr__(self) -> str:
-        return f"ViewDefinition('{self.name}', {len(self.feature_names())} features, fingerprint {self._fingerprint[:8]})"
+        return (
+            f"ViewDefinition('{self.name}', {len(self.feature_names())} features, fingerprint {self._fingerprint[:8]})"
+        )
 
 
 class _Body(dict[str, Any]):
@@ -208,7 +211,7 @@ class FeatureViewMeta(type):
     __view__: ViewDefinition | None
 
     @classmethod
-    def __prepare__(mcls, name: str, bases: tuple[type, ...], /, **_: Any) -> _Body:  # type: ignore[override]
+    def __prepare__(mcls, name: str, bases: tuple[type, ...], /, **_: Any) -> _Body:
         return _Body(name)
 
     def __new__(
@@ -228,7 +231,12 @@ class FeatureViewMeta(type):
         if not any(isinstance(base, FeatureViewMeta) for base in bases):
             cls.__view__ = None
             return cls
-        inherited = {n: v for base in reversed(cls.__mro__[1:]) for n, v in vars(base).items() if isinstance(v, (Feature, FeatureGroup))}
+        inherited = {
+            n: v
+            for base in reversed(cls.__mro__[1:])
+            for n, v in vars(base).items()
+            if isinstance(v, (Feature, FeatureGroup))
+        }
         body = {n: v for n, v in namespace.items() if not n.startswith("__")}
         cls.__view__ = define(
             name or snake_case(cls_name),
@@ -245,7 +253,9 @@ class FeatureViewMeta(type):
         super().__init__(cls_name, bases, namespace)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        raise DefinitionError(f"{cls.__name__} is a definition and has no objects. Use the class itself: run it, get from it, print it.")
+        raise DefinitionError(
+            f"{cls.__name__} is a definition and has no objects. Use the class itself: run it, get from it, print it."
+        )
 
     def __str__(cls) -> str:
         return cls.__view__.describe() if cls.__view__ is not None else super().__repr__()
@@ -319,7 +329,9 @@ def definition(view: Any) -> ViewDefinition:
     found = getattr(view, "__view__", None)
     if isinstance(found, ViewDefinition):
         return found
-    raise DefinitionError(f"{view!r} is no feature view. Give a class declared as class X(FeatureView, source=..., entity=...).")
+    raise DefinitionError(
+        f"{view!r} is no feature view. Give a class declared as class X(FeatureView, source=..., entity=...)."
+    )
 
 
 def snake_case(name: str) -> str:

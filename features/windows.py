@@ -1,13 +1,11 @@
 """Windows: which events a feature covers when it is asked at an instant t (contract C2).
 
     Sliding(W, hop=h)       (floor((t - W) / h) * h, t]    never misses an event of the last W; at most h of older ones
-    Sliding(W, exact=True)  (t - W, t]                     the same formula with a hop of one microsecond
-    Hopping(W, hop=h)       (b - W, b], b = floor(t/h)*h   the newest completed window
-    Tumbling(W)             hopping with h = W;            current=True: (b, t], the one still open
-    Session(gap)            the chain of events, each less than gap after the one before, whose last lies in (t - gap, t]
-    LastN(n)                the n newest events at or before t
-    Lifetime()              every event at or before t
-    ending=o                any of these, asked at t - o
+    Sliding(W, exact=True)  (t - W, t]                     the same formula with a hop of one microsecond Hopping(W,
+    hop=h)       (b - W, b], b = floor(t/h)*h   the newest completed window Tumbling(W)             hopping with h = W;
+    current=True: (b, t], the one still open Session(gap)            the chain of events, each less than gap after the
+    one before, whose last lies in (t - gap, t] LastN(n)                the n newest events at or before t Lifetime()
+    every event at or before t ending=o                any of these, asked at t - o
 
 All fields are integer microseconds. Windows are plain values: they compare, hash and print as the code that makes them.
 """
@@ -56,8 +54,8 @@ EXACT_HOP_US = 1
 def default_hop_us(width_us: int) -> int:
     """The hop of a sliding window that names none: the largest of `HOPS` that is at most W/60 and divides W.
 
-    So a window is kept in at least 60 tiles and its error bound is at most 1/60 of it. A window under 60 ms, or one that
-    no such hop divides, is exact.
+    So a window is kept in at least 60 tiles and its error bound is at most 1/60 of it. A window under 60 ms, or one
+    that no such hop divides, is exact.
 
     >>> from headrace.features.time import HOUR, MINUTE, DAY
     >>> [default_hop_us(w) // MINUTE for w in (HOUR, 3 * HOUR, DAY, 7 * DAY)]
