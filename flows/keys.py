@@ -37,15 +37,13 @@ class KeyTable:
     def slots(self, batch: EventBatch) -> Ints:
         """(n,) slot of each event; keys seen for the first time are given the next numbers."""
         codes, distinct = self._distinct(batch)
-        known, keys = self._slots, self.keys
-        numbers = np.empty(len(distinct), dtype=np.int64)
-        for at, key in enumerate(distinct):
-            slot = known.get(key)
-            if slot is None:
-                slot = known[key] = len(keys)
-                keys.append(key)
-            numbers[at] = slot
-        return numbers[codes]
+        numbers = list(map(self._slots.get, distinct))
+        if None in numbers:
+            for at, slot in enumerate(numbers):
+                if slot is None:
+                    numbers[at] = self._slots[distinct[at]] = len(self.keys)
+                    self.keys.append(distinct[at])
+        return np.array(numbers, dtype=np.int64)[codes]
 
     def _distinct(self, batch: EventBatch) -> tuple[npt.NDArray[Any], list[Any]]:
         """Codes of the events' keys, and the keys: plain values for one key column, tuples for several."""
@@ -90,7 +88,11 @@ class KeyTable:
 
     def keep(self, slots: Ints) -> None:
         """Forget every key but those of `slots`, which are renumbered in that order."""
-        self._restart([self.keys[s] for s in slots])
+        self._complete()
+        columns, order = [column.take(pa.array(slots)) for column in self._columns], self._order[slots]
+        keys = self.keys
+        self._restart([keys[s] for s in slots.tolist()])
+        self._columns, self._order = columns, order
 
     def save(self) -> list[Any]:
         """The keys in slot order."""

@@ -202,8 +202,8 @@ def is_numeric(feature: AggregateFeature) -> bool:
     return (kind in _SIMPLE or kind in _AS_FLOAT) and feature.column is not None and feature.column.dtype in NUMERIC
 
 
-def compile_view(view: ViewDefinition) -> Plan:
-    """The plan of a view. Equal definitions give equal plans."""
+def compile_view(view: ViewDefinition, *, plain: bool = False) -> Plan:
+    """The plan of a view. Equal definitions give equal plans. `plain`: every feature is an object feature."""
     c = _Compiler(view)
     found: list[tuple[_Group, int, int, int, int, AggregateFeature, str, bool]] = []
     objects: list[ObjectResult] = []
@@ -217,7 +217,7 @@ def compile_view(view: ViewDefinition) -> Plan:
         hidden_feeds |= named.hidden
         group, window = c.group(feature.window, feature.where)
         inputs = group.op(lanes.COUNT, 0, c.mask([feature.where], feature.column))
-        if not is_numeric(feature):
+        if plain or not is_numeric(feature):
             objects.append(ObjectResult(named.name, feature, c.mask([feature.where], None), named.hidden))
             continue
         code, op = results.COUNTED, inputs

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.features.time import format_instant
@@ -34,11 +35,17 @@ BEGINNING = NEVER // 2  # earlier than any instant, and far enough from the end 
 
 
 class ShardOperator:
-    """Computes one view for the entities of one shard."""
+    """Computes one view for the entities of one shard.
 
-    def __init__(self, view: Any) -> None:
+    Args:
+        view: a feature view or its definition.
+        plain: compute every feature by the plain Python algebra of `headrace.features` instead of the kernels' lanes. Slow;
+            it is the reference that the kernels are compared with.
+    """
+
+    def __init__(self, view: Any, *, plain: bool = False) -> None:
         self.view: ViewDefinition = definition(view)
-        self._plan = compile_view(self.view)
+        self._plan = compile_view(self.view, plain=plain)
         entity = self.view.entity
         self._keys = KeyTable(entity.keys, [self.view.schema.field(key).dtype for key in entity.keys])
         self._settled = SettledReading(self._plan)
@@ -59,8 +66,8 @@ class ShardOperator:
 
     @property
     def entities(self) -> int:
-        """How many entities are in memory."""
-        return len(self._keys)
+        """How many entities have something in a window, or an event on its way into one."""
+        return len(self._keys) - int(self._gone().sum()) if len(self._keys) else 0
 
     @property
     def waiting(self) -> int:
@@ -183,23 +190,22 @@ class ShardOperator:
         return table(self.view, self._keys, rows)
 
     def _log_table(self, rows: Columns) -> pa.Table:
-        order = np.argsort(rows.instant, kind="stable")
+        order = np.argsort(rows.instant)
         instant = rows.instant[order]
-        tied = np.flatnonzero(instant[1:] == instant[:-1])
-        if len(tied):
-            among = np.unique(np.concatenate([tied, tied + 1]))
-            slots = order[among]
-            order[among] = slots[np.lexsort((self._keys.order(rows.slot[slots]), instant[among]))]
+        tied = np.zeros(len(order) + 1, dtype=np.bool_)
+        tied[1:-1] = instant[1:] == instant[:-1]
+        among = np.flatnonzero(tied[1:] | tied[:-1])
+        if len(among):
+            at = order[among]
+            order[among] = at[np.lexsort((self._keys.order(rows.slot[at]), instant[among]))]
         return self._table(rows.take(order))
 
     def _release(self) -> None:
-        """Forget the entities whose windows have all emptied, in both readings, and of which no event waits."""
-        gone = self._settled.columns.empty_slots() & self._online.columns.empty_slots()
-        gone &= self._online.columns.newest() < self._watermark
-        gone[self._buffer.slots()] = False
+        """Forget the entities that are gone, if that makes the table a quarter smaller at least."""
+        gone = self._gone()
         kept = np.flatnonzero(~gone)
         self._settled.emptied = 0
-        if len(kept) == len(gone):
+        if 4 * (len(gone) - len(kept)) < len(gone):
             return
         numbers = np.full(len(gone), -1, dtype=np.int64)
         numbers[kept] = np.arange(len(kept))
@@ -207,6 +213,15 @@ class ShardOperator:
         self._settled.keep(kept)
         self._online.keep(kept)
         self._buffer.renumber(numbers)
+
+    def _gone(self) -> npt.NDArray[np.bool_]:
+        """(slots,) bool: all windows have emptied, in both readings, and no event waits or may still come for them."""
+        for reading in (self._settled, self._online):
+            reading.columns.reserve(len(self._keys), 0)
+        gone = self._settled.columns.empty_slots() & self._online.columns.empty_slots()
+        gone &= self._online.columns.newest() < self._watermark
+        gone[self._buffer.slots()] = False
+        return gone
 
     def __repr__(self) -> str:
         return (
