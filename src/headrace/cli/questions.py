@@ -43,7 +43,7 @@ def entity_keys(view: ViewDefinition, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _dtype(view: ViewDefinition, key: str) -> str:
-    return next(field.dtype for field in view.source.event.__schema__.fields if field.name == key)
+    return view.schema.field(key).dtype
 
 
 def _value(text: str, dtype: str, name: str) -> Any:
