@@ -156,7 +156,7 @@ def _compare(op: str, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]
     if not (_is_object(a[0]) or _is_object(b[0])):
         return _COMPARE[op](a[0], b[0]), valid
     # None has no order, so only present values are compared.
-    n = max(np.size(a[0]), np.size(b[0]))
+    n = next((len(side) for side in (a[0], b[0]) if isinstance(side, np.ndarray)), 1)
     valid = np.broadcast_to(valid, (n,))
     left, right = (side if not isinstance(side, np.ndarray) else side[valid] for side in (a[0], b[0]))
     out = np.zeros(n, dtype=np.bool_)

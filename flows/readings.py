@@ -9,8 +9,8 @@ and goes on.
 from typing import NamedTuple
 
 import numpy as np
-from headrace.flows.compiled import kernel, step
 
+from headrace.flows.compiled import kernel, step
 from headrace.flows.lanes import FOREVER, NEVER
 from headrace.flows.results import CANDIDATE, EVENT, write_row
 from headrace.flows.tiles import (
@@ -103,7 +103,7 @@ def settle_events(t, st, blocks, lane_f, lane_j, slots, effective, te, pos, vf, 
                 if candidates or rows.kind[n] != CANDIDATE:
                     n += 1
         row = st.si[s, ROW]
-        if not (row < n and rows.slot[row] == s and rows.instant[row] == u):
+        if not (0 <= row < n and rows.slot[row] == s and rows.instant[row] == u):
             if n == capacity:
                 return x, n
             row = n
@@ -168,7 +168,7 @@ def take_events(t, st, slots, te, pos, vf, vi, mask, steady, dirty):
         s = slots[x]
         _fold(t, st, s, vf, vi, mask, x, te[x], pos[x], steady)
         row = st.si[s, ROW]
-        if not (row >= 0 and row < n and dirty[row] == s):
+        if not (0 <= row < n and dirty[row] == s):
             st.si[s, ROW] = n
             dirty[n] = s
             n += 1

@@ -7,7 +7,6 @@ lane that counts its inputs; the result is written as the 8 bytes of a float64 o
 import math
 
 from headrace.flows.compiled import step
-
 from headrace.flows.lanes import NEVER
 from headrace.flows.tiles import ASOF, G_DELAY, W_GROUP, window_lanes
 
@@ -21,7 +20,7 @@ from headrace.flows.tiles import ASOF, G_DELAY, W_GROUP, window_lanes
     VARIANCE,  # of the sample: null below two inputs
     DEVIATION,
     ENDPOINT,  # first or last
-    DECAYED_SUM,
+    DECAYED_SUM,  # as of the row; null when empty
     DECAYED_MEAN,
 ) = range(11)
 
@@ -51,7 +50,7 @@ def finish(t, r, f, i, elapsed_since, of, oj, row):
         oj[row, r] = 0
         if t.results[r, R_DEFAULT] == NULL:
             return False
-        return code == COUNTED or code == SUM_FLOAT or code == SUM_INT or code == DECAYED_SUM
+        return code == COUNTED or code == SUM_FLOAT or code == SUM_INT
     valid = True
     if code == COUNTED:
         oj[row, r] = n
