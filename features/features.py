@@ -80,7 +80,7 @@ class AggregateFeature(Feature):
     @property
     def empty(self) -> Any:
         """The value of a window without inputs: the default, else the aggregation's own (contract C6)."""
-        return self.agg.empty if self.default is MISSING else self.default
+        return dtypes.coerce(self.agg.empty, self.dtype, "empty") if self.default is MISSING else self.default
 
     @property
     def key(self) -> tuple[Any, ...]:
