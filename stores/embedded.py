@@ -1,0 +1,254 @@
+"""The embedded online store: a folder on this machine that a flow writes while other processes read.
+
+Kept in LMDB, a memory-mapped B-tree: readers never wait for the writer nor it for them, a batch is one transaction, and
+kill -9 at any moment leaves the last finished batch. Measurements against SQLite:
+docs/decisions/0002-embedded-store.md.
+
+    0x00 "layout" 0x00 view name   ->  layout of its rows and the number that stands for it in keys
+    0x00 "clock"                   ->  the clock
+    0x01 number key                ->  row (rows.py), for keys of up to 480 bytes
+    0x02 number hash(key)          ->  length of the key, key, row, for longer ones: LMDB's keys end at 511 bytes
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headrace.stores.environment import FIRST_MAP_BYTES, Environment, open_environment, release
+from headrace.stores.errors import StoreError
+from headrace.stores.keys import decode_key
+from headrace.stores.layout import RowLayout, check_same, row_layout
+from headrace.stores.online import REMEDY, Clock, ClockKind, Key, StoredRow, View, later_clock
+from headrace.stores.rows import event_timestamp_of, row_codec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LAYOUT = b"\x00layout\x00"
+_CLOCK = b"\x00clock"
+_ROW, _LONG = b"\x01", b"\x02"
+_LONGEST = 480
+_number = struct.Struct(">I")
+
+
+class _Kept(msgspec.Struct, frozen=True, array_like=True):
+    """How a view's rows are kept: the number that opens their keys, and their layout."""
+
+    number: int
+    layout: RowLayout
+
+
+class EmbeddedStore:
+    """Rows in a folder; one process writes, any number read meanwhile, also in this process. Thread-safe.
+
+    Args:
+        path: the folder, made when it is not there.
+        read_only: for readers: the folder must be there and nothing is changed in it.
+        durable: flush every batch to the disk. Without it kill -9 still loses nothing, but a power loss can lose or
+            damage what was written since the last `sync()`; fitting for a replay, whose rows can be made again.
+        map_bytes: address space taken at first; it grows by itself.
+
+    Raises:
+        MissingStoreError: read_only and nothing there.
+        CorruptError: what is there is damaged.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        read_only: bool = False,
+        durable: bool = True,
+        map_bytes: int = FIRST_MAP_BYTES,
+    ) -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        self._env: Environment | None = open_environment(self.path, not read_only, durable, map_bytes)
+        self._known: dict[str, tuple[bytes, RowLayout, _Kept]] = {}
+
+    def write(self, view: View, rows: pa.Table) -> int:
+        layout = row_layout(view)
+
+        def put(txn: Any) -> int:
+            kept = self._stored(txn, layout) or self._number(txn, layout)
+            number, written = _number.pack(kept.number), 0
+            # Neighbours in the tree share pages: sorted, a batch touches each page once. Rows of one key stay in order.
+            encoded = sorted(row_codec(layout, kept.layout).encode(rows), key=itemgetter(0))
+            for key, at, value in encoded:
+                place, head = _place(number, key)
+                old = txn.get(place)
+                if old is None or event_timestamp_of(old[len(head) :]) <= at:
+                    txn.put(place, head + value)
+                    written += 1
+            return written
+
+        return self._writable().run(put, write=True)
+
+    def read(self, view: View, keys: Sequence[Key]) -> list[StoredRow | None]:
+        layout = row_layout(view)
+
+        def get(txn: Any) -> list[StoredRow | None]:
+            kept = self._stored(txn, layout)
+            codec = row_codec(layout, kept and kept.layout)
+            wanted = [codec.key(key) for key in keys]
+            if kept is None:
+                return [None] * len(wanted)
+            number = _number.pack(kept.number)
+            found: list[StoredRow | None] = []
+            for key in wanted:
+                place, head = _place(number, key)
+                value = txn.get(place)
+                found.append(None if value is None else codec.decode(value[len(head) :]))
+            return found
+
+        return self._environment().run(get)
+
+    def scan(self, view: View) -> Iterator[tuple[dict[str, Any], StoredRow]]:
+        layout = row_layout(view)
+
+        def walk(txn: Any) -> Iterator[tuple[dict[str, Any], StoredRow]]:
+            kept = self._stored(txn, layout)
+            if kept is None:
+                return
+            codec, number = row_codec(layout, kept.layout), _number.pack(kept.number)
+            for key, value in _rows(txn, number):
+                yield dict(zip(layout.key_names, decode_key(key), strict=True)), codec.decode(value)
+
+        return self._environment().stream(walk)
+
+    def delete(self, view: View, keys: Sequence[Key]) -> int:
+        layout = row_layout(view)
+        wanted = [row_codec(layout).key(key) for key in keys]
+
+        def remove(txn: Any) -> int:
+            kept = self._stored(txn, layout)
+            if kept is None:
+                return 0
+            number = _number.pack(kept.number)
+            return sum(bool(txn.delete(_place(number, key)[0])) for key in wanted)
+
+        return self._writable().run(remove, write=True)
+
+    def drop(self, name: str) -> None:
+        def remove(txn: Any) -> None:
+            data = txn.get(_LAYOUT + name.encode())
+            if data is None:
+                return
+            number = _number.pack(_kept(data).number)
+            for kind in (_ROW, _LONG):
+                with txn.cursor() as cursor:
+                    more = cursor.set_range(kind + number)
+                    while more and bytes(cursor.key()[:5]) == kind + number:
+                        more = cursor.delete()
+            txn.delete(_LAYOUT + name.encode())
+
+        self._writable().run(remove, write=True)
+
+    def views(self) -> list[str]:
+        return self._environment().run(lambda txn: [kept.layout.view for kept in _all_kept(txn)])
+
+    def set_clock(self, us: int, kind: ClockKind) -> None:
+        def put(txn: Any) -> None:
+            clock = later_clock(_clock(txn), us, kind)
+            txn.put(_CLOCK, msgspec.msgpack.encode([clock.us, clock.kind]))
+
+        self._writable().run(put, write=True)
+
+    def clock(self) -> Clock | None:
+        return self._environment().run(_clock)
+
+    def sync(self) -> None:
+        """Flush everything written to the disk; needed only without `durable`, before a checkpoint counts on it."""
+        self._writable().sync()
+
+    def close(self) -> None:
+        if self._env is not None:
+            release(self._env)
+            self._env = None
+
+    def __enter__(self) -> EmbeddedStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"EmbeddedStore({str(self.path)!r})"
+
+    def _environment(self) -> Environment:
+        if self._env is None:
+            raise StoreError(f"{self!r} is closed. Open another one.")
+        self._env = self._env.of_this_process()
+        return self._env
+
+    def _writable(self) -> Environment:
+        if self.read_only:
+            raise StoreError(f"{self!r} was opened with read_only=True. Open one without it to write.")
+        return self._environment()
+
+    def _stored(self, txn: Any, layout: RowLayout) -> _Kept | None:
+        """How the store keeps the view, None when it was never written; refuses rows of another definition."""
+        data = txn.get(_LAYOUT + layout.view.encode())
+        if data is None:
+            return None
+        known = self._known.get(layout.view)
+        if known is not None and known[1] is layout and known[0] == data:
+            return known[2]
+        kept = _kept(bytes(data))
+        check_same(kept.layout, layout, f"The online store at {self.path}", REMEDY.format(view=layout.view))
+        self._known[layout.view] = (bytes(data), layout, kept)
+        return kept
+
+    def _number(self, txn: Any, layout: RowLayout) -> _Kept:
+        kept = _Kept(1 + max((each.number for each in _all_kept(txn)), default=0), layout)
+        txn.put(_LAYOUT + layout.view.encode(), msgspec.msgpack.encode(kept))
+        return kept
+
+
+def _kept(data: bytes) -> _Kept:
+    return msgspec.msgpack.decode(data, type=_Kept)
+
+
+def _all_kept(txn: Any) -> list[_Kept]:
+    found = []
+    with txn.cursor() as cursor:
+        more = cursor.set_range(_LAYOUT)
+        while more and bytes(cursor.key()).startswith(_LAYOUT):
+            found.append(_kept(bytes(cursor.value())))
+            more = cursor.next()
+    return found
+
+
+def _clock(txn: Any) -> Clock | None:
+    data = txn.get(_CLOCK)
+    return None if data is None else Clock(*msgspec.msgpack.decode(data))
+
+
+def _place(number: bytes, key: bytes) -> tuple[bytes, bytes]:
+    """LMDB's key of a row, and what stands before the row in the value."""
+    if len(key) <= _LONGEST:
+        return _ROW + number + key, b""
+    return _LONG + number + hashlib.blake2b(key, digest_size=32).digest(), _number.pack(len(key)) + key
+
+
+def _rows(txn: Any, number: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Key and value of every row of a view, ordered by key; long keys come last."""
+    with txn.cursor() as cursor:
+        more = cursor.set_range(_ROW + number)
+        while more and bytes(cursor.key()[:5]) == _ROW + number:
+            yield bytes(cursor.key()[5:]), cursor.value()
+            more = cursor.next()
+        more = cursor.set_range(_LONG + number)
+        while more and bytes(cursor.key()[:5]) == _LONG + number:
+            value = cursor.value()
+            (length,) = _number.unpack_from(value)
+            yield bytes(value[4 : 4 + length]), value[4 + length :]
+            more = cursor.next()

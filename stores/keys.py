@@ -1,0 +1,114 @@
+"""Entity keys: checked against the types of a view's key columns, and encoded as canonical bytes.
+
+The bytes are a MessagePack array of the key values in the entity's order, so the integer 1, the text "1" and True are
+three different keys, `("ab", "c")` is not `("a", "bc")`, and equal keys always have equal bytes.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from headrace.features.dtypes import BYTES, INT, STRING
+from headrace.features.errors import DataError
+
+KeyColumns = tuple[tuple[str, str], ...]
+"""Name and type of each key column, in the entity's order."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list).decode
+
+
+def encode_key(values: tuple[Any, ...]) -> bytes:
+    """Canonical bytes of plain key values, in the entity's order.
+
+    >>> encode_key((1,)) == encode_key(("1",)), encode_key((1,)) == encode_key((True,))
+    (False, False)
+    """
+    return _encode(values)
+
+
+def decode_key(data: bytes) -> tuple[Any, ...]:
+    """The plain key values that `encode_key` was given.
+
+    >>> decode_key(encode_key(("driver-7", 3)))
+    ('driver-7', 3)
+    """
+    return tuple(_decode(data))
+
+
+def key_values(view: str, columns: KeyColumns, key: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Plain values of `key` in the entity's order; NumPy integers and text become Python's.
+
+    Raises:
+        DataError: a key column is missing, unknown or of another type; null.
+
+    >>> key_values("trips", (("driver_id", "int64"),), {"driver_id": 7})
+    (7,)
+    >>> key_values("trips", (("driver_id", "int64"),), {"driver_id": "7"})
+    Traceback (most recent call last):
+    ...
+    headrace.features.errors.DataError: View 'trips': key 'driver_id' is '7' (str), expected int64. Give driver_id=7.
+    """
+    if len(key) != len(columns) or any(name not in key for name, _ in columns):
+        expected = ", ".join(f"{name} ({dtype})" for name, dtype in columns)
+        raise DataError(f"View '{view}': got the key columns {sorted(key)}, expected exactly {expected}.")
+    return tuple(plain_key(view, name, dtype, key[name]) for name, dtype in columns)
+
+
+def plain_key(view: str, name: str, dtype: str, value: Any) -> Any:
+    """One key value as a plain Python value of type `dtype`. Raises DataError for any other type."""
+    if dtype == STRING:
+        if isinstance(value, str):
+            return str(value)
+    elif dtype == INT:
+        if not isinstance(value, bool) and hasattr(value, "__index__"):
+            number = operator.index(value)
+            if -(2**63) <= number < 2**63:
+                return number
+            raise DataError(f"View '{view}': key '{name}' is {number}, which does not fit 64 bits.")
+    elif dtype == BYTES and isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise DataError(
+        f"View '{view}': key '{name}' is {value!r} ({type(value).__name__}), expected {dtype}."
+        f"{_hint(name, dtype, value)}"
+    )
+
+
+def parse_key(view: str, columns: KeyColumns, key: Mapping[str, str]) -> dict[str, Any]:
+    """Key values from text, as the command line gives them: `driver_id=7` of an int64 key becomes 7.
+
+    Raises:
+        DataError: text that is no value of the column's type; names as in `key_values`.
+
+    >>> parse_key("trips", (("driver_id", "int64"),), {"driver_id": "7"})
+    {'driver_id': 7}
+    """
+    parsed: dict[str, Any] = dict(key)
+    for name, dtype in columns:
+        if name not in key:
+            continue
+        text = key[name]
+        try:
+            if dtype == INT:
+                parsed[name] = int(text)
+            elif dtype == BYTES:
+                parsed[name] = bytes.fromhex(text)
+        except ValueError:
+            kind = f"{dtype} as hexadecimal digits" if dtype == BYTES else dtype
+            raise DataError(f"View '{view}': key '{name}' is {text!r}, expected {kind}.") from None
+    values = key_values(view, columns, parsed)
+    return dict(zip((name for name, _ in columns), values, strict=True))
+
+
+def _hint(name: str, dtype: str, value: Any) -> str:
+    if dtype == STRING and not isinstance(value, (float, bytes)):
+        return f" Give {name}={str(value)!r}."
+    if dtype == INT and isinstance(value, str) and value.strip().lstrip("-").isdigit():
+        return f" Give {name}={int(value)}."
+    if dtype == INT and isinstance(value, float) and value.is_integer():
+        return f" Give {name}={int(value)}."
+    return ""

@@ -1,0 +1,194 @@
+"""What a row of a view looks like at rest: its columns, their types, and which definition made it.
+
+Every stored row has the entity's key columns, `event_timestamp` (the instant it is as of), `newest_event` (the newest
+event of the entity that the view took) and one column per feature in the order of the definition. The Arrow schema is
+always given in full, so a column that is null from top to bottom, or a table without rows, keeps its types.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headrace.features.dtypes import BOOL, BYTES, FLOAT, INT, STRING, TIMESTAMP, split_list, split_map
+from headrace.features.views import ViewDefinition, definition
+from headrace.stores.errors import SchemaMismatchError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EVENT_TIMESTAMP = "event_timestamp"
+NEWEST_EVENT = "newest_event"
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Columns of the rows of one view and the identity of the definition that makes them.
+
+    Attributes:
+        view: name of the view.
+        keys: name and type of each key column, in the entity's order.
+        features: name and type of each feature column: the public ones in the order of the definition, then the hidden
+            ones that readers need (`ViewDefinition.stored_names`).
+        identity: hash of everything in the definition that decides what a stored row says: keys, event columns,
+            features. Not ttl, which readers apply, nor how the log is thinned, nor the order of the features.
+        meaning: for each feature column, a hash of how it is computed; only to say what differs.
+    """
+
+    view: str
+    keys: tuple[tuple[str, str], ...]
+    features: tuple[tuple[str, str], ...]
+    identity: str
+    meaning: tuple[str, ...]
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.keys)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.features)
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """Every column with its type: keys, the two times, features."""
+        return (*self.keys, (EVENT_TIMESTAMP, TIMESTAMP), (NEWEST_EVENT, TIMESTAMP), *self.features)
+
+    def differences(self, asked: RowLayout) -> list[str]:
+        """What differs between this layout, of stored rows, and that of the definition asked for; for messages."""
+        found = []
+        if self.keys != asked.keys:
+            found.append(f"keys were {_shown(self.keys)}, now {_shown(asked.keys)}")
+        stored = {name: (dtype, how) for (name, dtype), how in zip(self.features, self.meaning, strict=True)}
+        wanted = {name: (dtype, how) for (name, dtype), how in zip(asked.features, asked.meaning, strict=True)}
+        for name, (dtype, how) in wanted.items():
+            if name not in stored:
+                found.append(f"'{name}' is new")
+            elif stored[name][0] != dtype:
+                found.append(f"'{name}' was {stored[name][0]}, now {dtype}")
+            elif stored[name][1] != how:
+                found.append(f"'{name}' is computed in another way")
+        found += [f"'{name}' is gone" for name in stored if name not in wanted]
+        if not found and self.identity != asked.identity:
+            found.append("the event or a hidden feature differs")
+        return found
+
+
+@lru_cache(maxsize=256)
+def _layout(view: ViewDefinition) -> RowLayout:
+    keys = tuple((name, view.schema.field(name).dtype) for name in view.entity.keys)
+    event = tuple((name, view.schema.field(name).dtype) for name in view.event_columns)
+    features = sorted((each.name, each.feature.key) for each in view.features)
+    says = ("rows 1", view.name, keys, view.schema.name, event, view.schema.time_field, features)
+    return RowLayout(
+        view=view.name,
+        keys=keys,
+        features=tuple((name, view.dtypes[name]) for name in view.stored_names),
+        identity=_hash(says),
+        meaning=tuple(_hash(view.feature(name).key) for name in view.stored_names),
+    )
+
+
+def _hash(says: object) -> str:
+    return hashlib.blake2b(repr(says).encode(), digest_size=16).hexdigest()
+
+
+def row_layout(view: Any) -> RowLayout:
+    """The layout of the rows of a view, given as its class or its definition."""
+    return _layout(definition(view))
+
+
+def encode_layout(layout: RowLayout) -> bytes:
+    return msgspec.msgpack.encode(layout)
+
+
+def decode_layout(data: bytes) -> RowLayout:
+    return msgspec.msgpack.decode(data, type=RowLayout)
+
+
+def check_same(stored: RowLayout, asked: RowLayout, place: str, remedy: str) -> None:
+    """Refuse rows that another definition of the view made.
+
+    Args:
+        place: the store, for the message.
+        remedy: what to do, a sentence.
+
+    Raises:
+        SchemaMismatchError: the definitions differ in what a stored row says; names the differences.
+    """
+    if stored.identity != asked.identity or sorted(stored.features) != sorted(asked.features):
+        what = "; ".join(stored.differences(asked))
+        raise SchemaMismatchError(
+            f"{place} holds rows of view '{asked.view}' that another definition made: {what}. {remedy}"
+        )
+
+
+def arrow_type(dtype: str) -> pa.DataType:
+    """The Arrow type of a column type of dtypes.py.
+
+    >>> arrow_type("map<string,list<int64>>")
+    MapType(map<string, list<element: int64>>)
+    """
+    import pyarrow as pa
+
+    plain = {INT: pa.int64, FLOAT: pa.float64, STRING: pa.string, BOOL: pa.bool_, BYTES: pa.binary}
+    if dtype in plain:
+        return plain[dtype]()
+    if dtype == TIMESTAMP:
+        return pa.timestamp("us", tz="UTC")
+    element = split_list(dtype)
+    if element is not None:
+        return pa.list_(pa.field("element", arrow_type(element)))
+    pair = split_map(dtype)
+    if pair is not None:
+        return pa.map_(arrow_type(pair[0]), arrow_type(pair[1]))
+    raise SchemaMismatchError(f"{dtype!r} is no column type. Types are listed in headrace.features.dtypes.")
+
+
+def arrow_schema(layout: RowLayout) -> pa.Schema:
+    """The full Arrow schema of a view's rows; times are never null, neither are keys."""
+    import pyarrow as pa
+
+    never_null = {*layout.key_names, EVENT_TIMESTAMP, NEWEST_EVENT}
+    return pa.schema(
+        [pa.field(name, arrow_type(dtype), nullable=name not in never_null) for name, dtype in layout.columns]
+    )
+
+
+def conform(layout: RowLayout, rows: pa.Table) -> pa.Table:
+    """`rows` with exactly the columns of the layout, in order and cast without loss.
+
+    Raises:
+        SchemaMismatchError: a column is missing, unknown or holds what its type cannot; a null key or time.
+    """
+    import pyarrow as pa
+
+    schema = arrow_schema(layout)
+    missing = [name for name in schema.names if name not in rows.column_names]
+    unknown = [name for name in rows.column_names if name not in schema.names]
+    if missing or unknown:
+        parts = [f"without {', '.join(missing)}"] if missing else []
+        parts += [f"with the unknown {', '.join(unknown)}"] if unknown else []
+        raise SchemaMismatchError(
+            f"View '{layout.view}': got rows {' and '.join(parts)}; expected {', '.join(schema.names)}."
+        )
+    rows = rows.select(schema.names)
+    for field in schema:
+        if not field.nullable and rows.column(field.name).null_count:
+            raise SchemaMismatchError(
+                f"View '{layout.view}': column '{field.name}' has null rows. A key or time is never null."
+            )
+    if rows.schema.equals(schema):
+        return rows
+    try:
+        return rows.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SchemaMismatchError(f"View '{layout.view}': rows do not fit its columns: {error}.") from error
+
+
+def _shown(columns: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in columns)

@@ -1,0 +1,94 @@
+"""An online store in memory, for tests, notebooks and replays that serve themselves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from headrace.stores.keys import decode_key
+from headrace.stores.layout import RowLayout, check_same, row_layout
+from headrace.stores.online import REMEDY, Clock, ClockKind, Key, StoredRow, View, later_clock
+from headrace.stores.rows import RowCodec, event_timestamp_of, row_codec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class MemoryStore:
+    """Rows of this process, kept as the same bytes that other stores keep. Safe to use from several threads.
+
+    >>> store = MemoryStore()
+    >>> store.clock() is None, store.views()
+    (True, [])
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._layouts: dict[str, RowLayout] = {}
+        self._rows: dict[str, dict[bytes, bytes]] = {}
+        self._clock: Clock | None = None
+
+    def write(self, view: View, rows: pa.Table) -> int:
+        layout = row_layout(view)
+        written = 0
+        with self._lock:
+            encoded = list(self._codec(layout).encode(rows))
+            self._layouts.setdefault(layout.view, layout)
+            there = self._rows.setdefault(layout.view, {})
+            for key, at, value in encoded:
+                old = there.get(key)
+                if old is None or event_timestamp_of(old) <= at:
+                    there[key] = value
+                    written += 1
+        return written
+
+    def read(self, view: View, keys: Sequence[Key]) -> list[StoredRow | None]:
+        with self._lock:
+            codec = self._codec(row_layout(view))
+            wanted = [codec.key(key) for key in keys]
+            there = self._rows.get(codec.layout.view, {})
+            found = [there.get(key) for key in wanted]
+        return [None if value is None else codec.decode(value) for value in found]
+
+    def scan(self, view: View) -> Iterator[tuple[dict[str, Any], StoredRow]]:
+        with self._lock:
+            codec = self._codec(row_layout(view))
+            rows = sorted(self._rows.get(codec.layout.view, {}).items())
+        return ((_shown(codec, key), codec.decode(value)) for key, value in rows)
+
+    def delete(self, view: View, keys: Sequence[Key]) -> int:
+        with self._lock:
+            codec = self._codec(row_layout(view))
+            wanted = [codec.key(key) for key in keys]
+            there = self._rows.get(codec.layout.view, {})
+            return sum(there.pop(key, None) is not None for key in wanted)
+
+    def drop(self, name: str) -> None:
+        with self._lock:
+            self._layouts.pop(name, None)
+            self._rows.pop(name, None)
+
+    def views(self) -> list[str]:
+        with self._lock:
+            return sorted(self._layouts)
+
+    def set_clock(self, us: int, kind: ClockKind) -> None:
+        with self._lock:
+            self._clock = later_clock(self._clock, us, kind)
+
+    def clock(self) -> Clock | None:
+        return self._clock
+
+    def close(self) -> None:
+        """Nothing to release; the rows stay for as long as the object does."""
+
+    def _codec(self, layout: RowLayout) -> RowCodec:
+        stored = self._layouts.get(layout.view)
+        if stored is not None:
+            check_same(stored, layout, "The store in memory", REMEDY.format(view=layout.view))
+        return row_codec(layout, stored)
+
+
+def _shown(codec: RowCodec, key: bytes) -> dict[str, Any]:
+    return dict(zip(codec.layout.key_names, decode_key(key), strict=True))

@@ -1,0 +1,348 @@
+"""The behaviour that every online store has, as a test suite: subclass it, say how to open one, and run pytest.
+
+class TestMemoryStore(OnlineStoreSuite):
+    def open(self, place):
+        return MemoryStore()
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headrace.features import Entity, Event, EventTime, FeatureView, IterableSource, Lifetime, derived
+from headrace.features.errors import DataError
+from headrace.stores.errors import SchemaMismatchError
+from headrace.stores.layout import arrow_schema, row_layout
+from headrace.stores.online import OnlineStore, StoredRow
+from headrace.stores.rows import table_of
+
+AT = 1_767_225_600_000_000
+"""2026-01-01T00:00:00Z in microseconds."""
+
+
+class Visit(Event):
+    """An event with a column of each type."""
+
+    user: str
+    shop: int
+    token: bytes
+    amount: float | None
+    times: int | None
+    city: str | None
+    paid: bool | None
+    raw: bytes | None
+    seen: datetime | None
+    at: EventTime
+
+
+VISITS = IterableSource([], Visit)
+
+
+class EveryType(FeatureView, source=VISITS, entity=Entity("visitor", keys=["user", "shop", "token"])):
+    """A view with keys and features of every type, a hidden feature among the stored ones."""
+
+    visits = Visit.count(last="1h")
+    total = Visit.amount.sum(last="1h")
+    most = Visit.times.max(last="1h")
+    city = Visit.city.last(over=Lifetime())
+    cities = Visit.city.last_n(3, over=Lifetime())
+    paid = Visit.paid.last(over=Lifetime())
+    raw = Visit.raw.last(over=Lifetime())
+    raws = Visit.raw.first_n(2, over=Lifetime())
+    seen = Visit.seen.last(over=Lifetime())
+    seens = Visit.seen.last_n(2, over=Lifetime())
+    by_city = Visit.count(last="1h", by=Visit.city)
+    by_shop = Visit.amount.mean(last="1h", by=Visit.shop)
+    by_paid = Visit.seen.last_n(2, over=Lifetime(), by=Visit.paid)
+    fading = derived(Visit.amount.decayed_sum("1h", over=Lifetime()) * 2)
+
+
+class Visits(FeatureView, source=VISITS, entity=Entity("user", key="user")):
+    visits = Visit.count(last="1h")
+    total = Visit.amount.sum(last="1h")
+
+
+class ByShop(FeatureView, source=VISITS, entity=Entity("shop", key="shop")):
+    visits = Visit.count(last="1h")
+
+
+def row(at: int, visits: int = 1, total: float = 1.0) -> StoredRow:
+    """A row of `Visits` as of `at` microseconds after AT."""
+    return StoredRow({"visits": visits, "total": total}, AT + at, AT + at)
+
+
+def rows_of(view: Any, pairs: list[tuple[dict[str, Any], StoredRow]]) -> pa.Table:
+    """A table of rows of `view` from keys and rows."""
+    return table_of(row_layout(view), [key for key, _ in pairs], [each for _, each in pairs])
+
+
+HIDDEN = next(name for name in row_layout(EveryType).feature_names if name.startswith("_"))
+NULLS: dict[str, Any] = dict.fromkeys(row_layout(EveryType).feature_names)
+FULL: dict[str, Any] = {
+    "visits": 2**53 + 1,
+    "total": float("inf"),
+    "most": -(2**63),
+    "city": "Zürich \x00 ☃",
+    "cities": ["", None, "ab"],
+    "paid": False,
+    "raw": b"\x00\xff",
+    "raws": [b"", b"\x80"],
+    "seen": AT + 1,
+    "seens": [-1, AT],
+    "by_city": {"b": 2**62, "a": 1},
+    "by_shop": {7: 0.1, -7: None, 2**53 + 1: float("-inf")},
+    "by_paid": {True: [AT, None], False: []},
+    "fading": 5e-324,
+    HIDDEN: 1e300,
+}
+
+
+class OnlineStoreSuite:
+    """Rules of `OnlineStore`; `open` gives an empty store at a new place."""
+
+    def open(self, place: Path) -> OnlineStore:
+        """A store at `place`, made if it is not there."""
+        raise TypeError(f"{type(self).__name__} does not say how to open its store")
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Any:
+        store = self.open(tmp_path / "online")
+        yield store
+        store.close()
+
+    def put(self, store: OnlineStore, key: dict[str, Any], *rows: StoredRow, view: Any = Visits) -> int:
+        return store.write(view, rows_of(view, [(key, each) for each in rows]))
+
+    def get(self, store: OnlineStore, user: str) -> StoredRow | None:
+        return store.read(Visits, [{"user": user}])[0]
+
+    # Values
+
+    def test_every_type_comes_back_as_it_went_in(self, store: OnlineStore) -> None:
+        full, nulls = {"user": "ü", "shop": -(2**63), "token": b"\x00"}, {"user": "", "shop": 0, "token": b""}
+        written = [(full, StoredRow(FULL, AT + 1, AT)), (nulls, StoredRow(NULLS, -5, -6))]
+        assert store.write(EveryType, rows_of(EveryType, written)) == 2
+        assert store.read(EveryType, [nulls, full]) == [StoredRow(NULLS, -5, -6), StoredRow(FULL, AT + 1, AT)]
+        found = store.read(EveryType, [full])[0]
+        assert found is not None
+        assert list(found.values) == list(row_layout(EveryType).feature_names)
+        for name, value in FULL.items():
+            assert type(found.values[name]) is type(value), name
+        assert list(found.values["by_city"]) == ["b", "a"]
+        assert {type(key) for key in found.values["by_paid"]} == {bool}
+
+    def test_a_row_read_is_the_readers_own(self, store: OnlineStore) -> None:
+        key = {"user": "a", "shop": 1, "token": b"t"}
+        store.write(EveryType, rows_of(EveryType, [(key, StoredRow(FULL, AT, AT))]))
+        first = store.read(EveryType, [key])[0]
+        assert first is not None
+        first.values["cities"].append("changed")
+        first.values["by_city"].clear()
+        assert store.read(EveryType, [key]) == [StoredRow(FULL, AT, AT)]
+
+    def test_columns_are_taken_by_name_and_an_empty_table_is_fine(self, store: OnlineStore) -> None:
+        table = rows_of(Visits, [({"user": "a"}, row(1))])
+        assert store.write(Visits, table.select(table.column_names[::-1])) == 1
+        assert store.write(Visits, arrow_schema(row_layout(Visits)).empty_table()) == 0
+        assert self.get(store, "a") == row(1)
+
+    # Keys
+
+    def test_what_is_not_there_is_none_in_its_place(self, store: OnlineStore) -> None:
+        assert store.read(Visits, [{"user": "a"}]) == [None]
+        self.put(store, {"user": "b"}, row(1))
+        asked = [{"user": user} for user in "abab"]
+        assert store.read(Visits, asked) == [None, row(1), None, row(1)]
+        assert store.read(Visits, []) == []
+
+    def test_keys_that_look_alike_are_different(self, store: OnlineStore) -> None:
+        keys = ["1", "01", "1 ", "", "\x00", "a\x00b", "\u00c9", "E\u0301", "k" * 500, "k" * 501, "x" * 5000]
+        for at, key in enumerate(keys):
+            self.put(store, {"user": key}, row(at, visits=at))
+        self.put(store, {"shop": 1}, StoredRow({"visits": 99}, AT, AT), view=ByShop)
+        found = store.read(Visits, [{"user": key} for key in keys])
+        assert [each and each.values["visits"] for each in found] == list(range(len(keys)))
+        assert {key["user"] for key, _ in store.scan(Visits)} == set(keys)
+        assert store.read(ByShop, [{"shop": 1}])[0] == StoredRow({"visits": 99}, AT, AT)
+
+    def test_a_key_of_another_type_is_refused(self, store: OnlineStore) -> None:
+        with pytest.raises(DataError, match=r"View 'visits': key 'user' is 1 \(int\), expected string. Give user='1'."):
+            store.read(Visits, [{"user": 1}])
+        with pytest.raises(DataError, match="key 'shop' is True"):
+            store.read(ByShop, [{"shop": True}])
+        with pytest.raises(DataError, match=r"got the key columns \['id'\], expected exactly user \(string\)"):
+            store.read(Visits, [{"id": "a"}])
+        with pytest.raises(DataError, match="key 'user' is None"):
+            store.delete(Visits, [{"user": None}])
+
+    # Order
+
+    def test_never_an_older_row_over_a_newer(self, store: OnlineStore) -> None:
+        assert self.put(store, {"user": "a"}, row(10)) == 1
+        assert self.put(store, {"user": "a"}, row(9, visits=9)) == 0
+        assert self.get(store, "a") == row(10)
+        assert self.put(store, {"user": "a"}, row(11, visits=11)) == 1
+        assert self.get(store, "a") == row(11, visits=11)
+
+    def test_an_equally_new_row_overwrites(self, store: OnlineStore) -> None:
+        self.put(store, {"user": "a"}, row(10, visits=1))
+        assert self.put(store, {"user": "a"}, row(10, visits=2)) == 1
+        assert self.get(store, "a") == row(10, visits=2)
+
+    def test_instants_before_1970_are_ordered_too(self, store: OnlineStore) -> None:
+        self.put(store, {"user": "a"}, row(-AT - 5))
+        assert self.put(store, {"user": "a"}, row(-AT - 6)) == 0
+        assert self.put(store, {"user": "a"}, row(-AT + 5)) == 1
+
+    def test_within_a_batch_the_newest_and_of_equals_the_last_stays(self, store: OnlineStore) -> None:
+        self.put(store, {"user": "a"}, row(2, 1), row(3, 2), row(3, 3), row(1, 4))
+        assert self.get(store, "a") == row(3, 3)
+
+    # Scan, delete, drop
+
+    def test_scan_gives_every_entity_once(self, store: OnlineStore) -> None:
+        assert list(store.scan(Visits)) == []
+        for name in "cab":
+            self.put(store, {"user": name}, row(1), row(2))
+        self.put(store, {"shop": 5}, StoredRow({"visits": 1}, AT, AT), view=ByShop)
+        assert list(store.scan(Visits)) == [({"user": name}, row(2)) for name in "abc"]
+
+    def test_delete_forgets_some(self, store: OnlineStore) -> None:
+        assert store.delete(Visits, [{"user": "a"}]) == 0
+        for name in "ab":
+            self.put(store, {"user": name}, row(9))
+        assert store.delete(Visits, [{"user": "a"}, {"user": "x"}]) == 1
+        assert store.read(Visits, [{"user": "a"}, {"user": "b"}]) == [None, row(9)]
+        assert self.put(store, {"user": "a"}, row(1)) == 1
+
+    def test_views_and_drop(self, store: OnlineStore) -> None:
+        self.put(store, {"user": "a"}, row(1))
+        self.put(store, {"user": "k" * 900}, row(1))
+        self.put(store, {"shop": 1}, StoredRow({"visits": 1}, AT, AT), view=ByShop)
+        assert store.views() == ["by_shop", "visits"]
+        store.drop("visits")
+        store.drop("never there")
+        assert store.views() == ["by_shop"]
+        assert list(store.scan(Visits)) == []
+        assert len(list(store.scan(ByShop))) == 1
+
+    # Definitions
+
+    def test_rows_of_another_definition_are_refused(self, store: OnlineStore) -> None:
+        self.put(store, {"user": "a"}, row(1))
+
+        class Other(FeatureView, source=VISITS, entity=Entity("user", key="user"), name="visits"):
+            visits = Visit.count(last="2h")
+            mean = Visit.amount.mean(last="1h")
+
+        said = "another definition made: 'visits' is computed in another way; 'mean' is new; 'total' is gone"
+        with pytest.raises(SchemaMismatchError, match=said):
+            store.read(Other, [{"user": "a"}])
+        with pytest.raises(SchemaMismatchError, match=said):
+            list(store.scan(Other))
+        with pytest.raises(SchemaMismatchError, match=r"store.drop\('visits'\)"):
+            store.write(Other, arrow_schema(row_layout(Other)).empty_table())
+        assert self.get(store, "a") == row(1)
+        store.drop("visits")
+        assert store.read(Other, [{"user": "a"}]) == [None]
+
+    def test_what_readers_apply_and_the_order_of_features_may_change(self, store: OnlineStore) -> None:
+        self.put(store, {"user": "a"}, row(1, visits=3, total=4.0))
+
+        class Same(FeatureView, source=VISITS, entity=Entity("user", key="user"), name="visits", ttl="1d"):
+            total = Visit.amount.sum(last="1h")
+            visits = Visit.count(last="1h")
+
+        found = store.read(Same, [{"user": "a"}])[0]
+        assert found is not None
+        assert list(found.values.items()) == [("total", 4.0), ("visits", 3)]
+        store.write(Same, rows_of(Same, [({"user": "a"}, row(2, visits=5, total=6.0))]))
+        assert self.get(store, "a") == row(2, visits=5, total=6.0)
+
+    def test_rows_that_do_not_fit_are_refused(self, store: OnlineStore) -> None:
+        table = rows_of(Visits, [({"user": "a"}, row(1))])
+        with pytest.raises(SchemaMismatchError, match="View 'visits': got rows without total"):
+            store.write(Visits, table.drop_columns(["total"]))
+        with pytest.raises(SchemaMismatchError, match="with the unknown extra"):
+            store.write(Visits, table.append_column("extra", pa.array([1])))
+        with pytest.raises(SchemaMismatchError, match="column 'user' has null rows"):
+            store.write(Visits, table.set_column(0, "user", pa.array([None], pa.string())))
+        with pytest.raises(SchemaMismatchError, match="rows do not fit its columns"):
+            store.write(Visits, table.set_column(3, "visits", pa.array(["many"])))
+        assert list(store.scan(Visits)) == []
+
+    # Clock
+
+    def test_the_clock_never_goes_back_within_a_kind(self, store: OnlineStore) -> None:
+        assert store.clock() is None
+        store.set_clock(10, "stream")
+        store.set_clock(9, "stream")
+        assert store.clock() == (10, "stream")
+        store.set_clock(5, "wall")
+        assert store.clock() == (5, "wall")
+        with pytest.raises(DataError, match="kind is 'event'"):
+            store.set_clock(1, "event")
+
+    # Threads
+
+    def test_a_reader_in_another_thread_sees_whole_batches(self, store: OnlineStore) -> None:
+        """The writer gives all users the same number in one batch; a reader of all of them never sees two numbers."""
+        users = [{"user": f"u{i}"} for i in range(50)]
+        store.write(Visits, rows_of(Visits, [(user, row(0, visits=0)) for user in users]))
+        torn: list[set[Any]] = []
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.is_set():
+                seen = {each and each.values["visits"] for each in store.read(Visits, users)}
+                if len(seen) != 1:
+                    torn.append(seen)
+
+        reader = threading.Thread(target=look)
+        reader.start()
+        try:
+            for i in range(1, 60):
+                store.write(Visits, rows_of(Visits, [(user, row(i, visits=i)) for user in users]))
+        finally:
+            done.set()
+            reader.join()
+        assert torn == []
+
+
+class LastingStoreSuite(OnlineStoreSuite):
+    """Further rules of a store whose rows outlive its process; `open` at the same place finds them again."""
+
+    def test_rows_layouts_and_clock_are_there_after_reopening(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path / "online")
+        self.put(store, {"user": "a"}, row(1))
+        store.set_clock(AT, "stream")
+        store.close()
+        again = self.open(tmp_path / "online")
+        assert self.get(again, "a") == row(1)
+        assert again.clock() == (AT, "stream")
+        assert again.views() == ["visits"]
+        assert self.put(again, {"user": "a"}, row(0)) == 0
+        again.close()
+
+    def test_two_stores_at_one_place_are_the_same_rows(self, tmp_path: Path) -> None:
+        one, two = self.open(tmp_path / "online"), self.open(tmp_path / "online")
+        self.put(one, {"user": "a"}, row(1))
+        assert self.get(two, "a") == row(1)
+        one.close()
+        self.put(two, {"user": "a"}, row(2))
+        assert self.get(two, "a") == row(2)
+        two.close()
+
+
+def instant(us: int) -> datetime:
+    """`us` microseconds after AT as a datetime."""
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+
+
+__all__ = ["AT", "EveryType", "LastingStoreSuite", "OnlineStoreSuite", "Visit", "Visits", "instant", "row", "rows_of"]
