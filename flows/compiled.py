@@ -7,22 +7,42 @@ Both switch Numba's reference counting off (`_nrt`): no kernel allocates, every 
 call, and the atomic counter updates on each array at each call took five times as long as the work itself (2.0 instead
 of 11 microseconds an event on the workload of `benchmarks/operator.py`; inlining made that 0.6).
 
+Numba keeps compiled kernels beside the source and compiles again when the file of the kernel changes. It does not look
+at the files of the pieces inlined into it, so the stamp that it compares is made of all of `SOURCES` here; otherwise an
+upgrade that changed a piece alone would go on running the old one.
+
 `NUMBA_DISABLE_JIT=1` runs all of it as plain Python, line by line.
 """
 
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
-from numba import njit
+from numba import config, njit
+
+SOURCES = ("compiled.py", "lanes.py", "readings.py", "results.py", "tiles.py")
+"""Files of this folder that kernels are made of."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def step(function: F) -> F:
     """Compile a piece of a kernel, inlined into whatever calls it."""
-    return njit(cache=True, _nrt=False, forceinline=True)(function)  # type: ignore[no-any-return]
+    return njit(_nrt=False, forceinline=True)(function)  # type: ignore[no-any-return]
 
 
 def kernel(function: F) -> F:
     """Compile an entry of a kernel: called from Python with whole batches, without the GIL."""
-    return njit(cache=True, _nrt=False, nogil=True)(function)  # type: ignore[no-any-return]
+    compiled = njit(cache=True, _nrt=False, nogil=True)(function)
+    if not config.DISABLE_JIT:
+        compiled._cache._cache_file._source_stamp = source_stamp()
+    return compiled  # type: ignore[no-any-return]
+
+
+@cache
+def source_stamp() -> str:
+    """Hash of every file that kernels are made of."""
+    folder = Path(__file__).parent
+    return hashlib.blake2b(b"".join((folder / name).read_bytes() for name in SOURCES), digest_size=16).hexdigest()
