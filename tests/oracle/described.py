@@ -44,7 +44,8 @@ class Where:
 class Feature:
     """One aggregation of one column over one window.
 
-    `kind` is the aggregation's name; `params` holds n, k, q, half_life, limit or error as it needs.
+    `kind` is the aggregation's name; `params` holds n, k, q, half_life, limit or error as it needs. A feature whose
+    name begins with an underscore is hidden: derived features may read it, and nobody sees it.
     """
 
     name: str
@@ -117,3 +118,9 @@ COLUMNS: Mapping[str, str] = {
     "city": "string",
     "paid": "bool",
 }
+
+
+def happened(time: int, partition: int = 0, offset: int = 0, **columns: Any) -> Sent:
+    """An event of entity "a" with all other columns null but those given."""
+    blank: dict[str, Any] = {**dict.fromkeys(COLUMNS), "who": "a", "where_from": 1}
+    return Sent(time, blank | columns, partition, offset)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from tests.oracle.described import MISSING, Feature, Sent
+from tests.oracle.described import COLUMNS, MISSING, Feature, Sent
 
 INT64 = range(-(2**63), 2**63)
 ZERO_WHEN_EMPTY = {"count", "sum", "distinct", "approx_distinct"}
@@ -155,7 +155,9 @@ def empty(feature: Feature) -> Any:
     """The value over no inputs (C6)."""
     if feature.default is not MISSING:
         return feature.default
-    return 0 if feature.kind in ZERO_WHEN_EMPTY and feature.by is None else None
+    if feature.by is not None or feature.kind not in ZERO_WHEN_EMPTY:
+        return None
+    return 0.0 if feature.kind == "sum" and COLUMNS[feature.column or ""] == "float64" else 0
 
 
 def aggregate(feature: Feature, rows: Sequence[Sent], asked: int) -> Any:

@@ -4,18 +4,19 @@ It follows the text of contract C2-C11 and C18 and shares no code with the produ
 but a memory of windows already folded, keyed by their very content.
 
 The steps: `judge` walks the script in arrival order and says which events count and from which instant; `Oracle.value`
-selects a window's rows among them and aggregates them; `Oracle.rows` lists the instants at which an entity writes a
-row; `Oracle.read` answers as a reader sees it, with ttl and statuses.
+selects a window's rows among them and aggregates them; `Oracle.instants` lists when an entity writes a row;
+`Oracle.read` answers as a reader sees it, with ttl and statuses.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tests.oracle.described import MISSING, Clock, Derived, Feature, Sent, Stream, View, Where, Window
-from tests.oracle.exact import aggregate, empty, missing
+from tests.oracle.exact import INT64, aggregate, empty, missing
 
 FAR = 2**62
 Key = tuple[Any, ...]
@@ -44,8 +45,9 @@ def judge(stream: Stream, script: Iterable[Sent | Clock]) -> Judged:
     """Walk the script in arrival order (C7-C10).
 
     An event is late if it is older than the newest accepted event of its partition by more than `lateness`. The flow's
-    watermark is the least over the partitions seen so far and never falls; what a partition that speaks up afterwards
-    sends behind it is refused, as the log has settled there.
+    watermark is the least over the partitions with an accepted event and never falls; what a partition that speaks up
+    afterwards sends behind it is refused, as the log has settled there. Ids are remembered as long as the first event
+    with the id could still come in time.
     """
     newest: dict[int, int] = {}
     known: dict[Any, int] = {}
@@ -58,27 +60,22 @@ def judge(stream: Stream, script: Iterable[Sent | Clock]) -> Judged:
             clock = max(clock, step.time)
             continue
         own = newest.get(step.partition, -FAR) - stream.lateness
+        bound = max(own, watermark)
+        identity = None if stream.dedup is None else step.columns[stream.dedup]
+        if identity is not None and known.get(identity, -FAR) >= bound > -FAR:
+            duplicates += 1
+            continue
         if stream.max_ahead is not None and clock > -FAR and step.time > clock + stream.max_ahead:
             dead.append((step, "ahead"))
             continue
-        since = step.time
-        if step.time < own:
-            if stream.late != "count":
-                dead.append((step, "late"))
-                continue
-            since = own
-        elif step.time < watermark:
-            if stream.late != "count":
-                dead.append((step, "behind settled log"))
-                continue
-            since = watermark
-        identity = None if stream.dedup is None else step.columns[stream.dedup]
-        if identity is not None:
-            if identity in known:
-                duplicates += 1
-                continue
-            known[identity] = step.time
+        if step.time < bound and stream.late != "count":
+            dead.append((step, "late" if step.time < own else "behind settled log"))
+            continue
+        since = max(step.time, bound)
+        known[identity] = since
         taken.append(Taken(step, since))
+        if step.time < bound:
+            continue
         newest[step.partition] = max(newest.get(step.partition, -FAR), step.time)
         watermark = max(watermark, min(newest.values()) - stream.lateness)
         clock = max(clock, step.time)
@@ -152,10 +149,10 @@ def covered(window: Window, rows: Sequence[Sent], s: int) -> list[Sent]:
 def turning_points(window: Window, since: int, time: int) -> set[int]:
     """Every instant at which one event can enter or leave the window (a superset of the instants at which it does).
 
-    An event that counts from `since` enters no earlier than then, asked `ending` later.
+    An event that counts from `since` enters no earlier than then.
     """
-    points = {since}
-    w, h, late = window.width, window.hop, []
+    w, h = window.width, window.hop
+    late: list[int] = []
     if window.kind == "sliding":
         late = [-(-time // h) * h + w]
     elif window.kind == "hopping":
@@ -168,7 +165,17 @@ def turning_points(window: Window, since: int, time: int) -> set[int]:
         late = [-(-time // w) * w]
     elif window.kind == "session":
         late = [time + w]
-    return {point + window.ending for point in points | {x for x in late if x >= since}}
+    return {since} | {max(since, point + window.ending) for point in (time, *late)}
+
+
+ROUNDED = {"var", "std", "decayed_sum", "decayed_mean"}
+
+
+def nearly(a: Any, b: Any) -> bool:
+    """Whether two values differ by rounding at most."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return list(a) == list(b) and all(nearly(a[key], b[key]) for key in a)
+    return a == b or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-9))
 
 
 @dataclass(frozen=True)
@@ -206,10 +213,9 @@ class Oracle:
         return max((e.event.time for e in self._events.get(key, ()) if e.since <= t), default=None)
 
     def content(self, feature: Feature, key: Key, t: int) -> list[Sent]:
-        """The rows that `feature` covers at instant `t`."""
-        s = t - feature.window.ending
-        rows = [e.event for e in self._events.get(key, ()) if e.since <= s and holds(feature.where, e.event.columns)]
-        return covered(feature.window, rows, s)
+        """The rows that `feature` covers at `t`: its window asked at t - ending, of the events that count by t."""
+        rows = [e.event for e in self._events.get(key, ()) if e.since <= t and holds(feature.where, e.event.columns)]
+        return covered(feature.window, rows, t - feature.window.ending)
 
     def value(self, feature: Feature, key: Key, t: int) -> Any:
         rows = self.content(feature, key, t)
@@ -227,34 +233,40 @@ class Oracle:
         out: dict[str, Any] = {}
         for f in self.view.features:
             out[f.name] = plain[f.name] if isinstance(f, Feature) else derive(f, plain)
-        return out
+        return {name: value for name, value in out.items() if not name.startswith("_")}
 
-    def rows(self, key: Key) -> list[tuple[int, int, dict[str, Any]]]:
-        """(instant, newest event, values) of every log row the entity ever writes if nothing else comes (C18).
+    def instants(self, key: Key) -> dict[int, bool]:
+        """Instants at which the entity writes a log row if nothing else comes (C18), in order, and whether it must.
 
-        A row for each instant of an event, and for each other instant at which a value changed by something entering
-        or leaving a window. What a decaying value does between two such instants writes nothing.
+        It must at each instant of an event, and at each other instant at which a value changed by something entering or
+        leaving a window. What a decaying value does between two such instants writes nothing. It may where windows
+        changed and no value but one that rests on rounding (`ROUNDED`), or one that decays anyway.
         """
         events = self._events[key]
-        instants = {e.since for e in events}
-        turning = {
-            p for f in self.features for e in events for p in turning_points(f.window, e.since, e.event.time)
-        } - instants
-        turning = {t for t in turning if t > min(instants) and self._turned(key, t)}
-        out = [(t, self.newest(key, t), self.values(key, t)) for t in sorted(instants | turning)]
-        if self.view.log_every is None:
-            return out
-        last = {(t - 1) // self.view.log_every: (t, newest, values) for t, newest, values in out}
-        return list(last.values())
+        out = dict.fromkeys((e.since for e in events), True)
+        points = {p for f in self.features for e in events for p in turning_points(f.window, e.since, e.event.time)}
+        for t in points:
+            turned = t not in out and t > min(e.since for e in events) and self._turned(key, t)
+            if turned:
+                out[t] = turned == "changed"
+        return dict(sorted(out.items()))
 
-    def _turned(self, key: Key, t: int) -> bool:
-        """Whether a value differs from what the rows covered one microsecond earlier would give at `t`."""
-        now, before = {}, {}
+    def _turned(self, key: Key, t: int) -> str | None:
+        """Whether values at `t` differ from those of the windows a microsecond earlier: "changed", "perhaps" or None."""
+        now, before, moved = {}, {}, set()
         for f in self.features:
-            s = t - f.window.ending
+            content, was = self.content(f, key, t), self.content(f, key, t - 1)
             now[f.name] = self.value(f, key, t)
-            before[f.name] = aggregate(f, self.content(f, key, t - 1), s)
-        return self._with_derived(now) != self._with_derived(before)
+            before[f.name] = now[f.name] if was == content else aggregate(f, was, t - f.window.ending)
+            if was != content:
+                moved.add(f.name)
+        rounded = {f.name for f in self.features if f.kind in ROUNDED and f.name in moved}
+        rounded |= {f.name for f in self.features if f.kind == "decayed_sum" and moved}
+        rounded |= {f.name for f in self.view.features if isinstance(f, Derived) and rounded & {f.left, f.right}}
+        values, others = self._with_derived(now), self._with_derived(before)
+        if any(values[n] != others[n] and not (n in rounded and nearly(values[n], others[n])) for n in values):
+            return "changed"
+        return "perhaps" if rounded else None
 
     def read(self, key: Key, t: int) -> Reading:
         """What serving gives at instant `t` with every event up to then known (C11), ttl and statuses included."""
@@ -264,11 +276,13 @@ class Oracle:
             values = self._with_derived({f.name: empty(f) for f in self.features})
             return Reading(values, dict.fromkeys(values, "NOT_FOUND" if newest is None else "OUTSIDE_MAX_AGE"), newest)
         values = self.values(key, t)
-        return Reading(values, {n: "NULL" if v is None else "PRESENT" for n, v in values.items()}, newest)
+        defaults = {f.name: f.default for f in self.view.features}
+        statuses = {n: "NULL" if v is None else "DEFAULT" if v == defaults[n] else "PRESENT" for n, v in values.items()}
+        return Reading(values, statuses, newest)
 
 
 def derive(derived: Derived, plain: Mapping[str, Any]) -> Any:
-    """Null if an operand is null, or for a division by zero; then the default, if there is one."""
+    """Null if an operand is null, for a division by zero, for an integer beyond 64 bits; then the default, if any."""
     left, right = plain[derived.left], plain[derived.right]
     result: Any = None
     if not missing(left) and not missing(right):
@@ -280,6 +294,6 @@ def derive(derived: Derived, plain: Mapping[str, Any]) -> Any:
             result = left * right
         elif right != 0:
             result = left / right
-    if missing(result):
+    if missing(result) or (isinstance(result, int) and result not in INT64):
         return None if derived.default is MISSING else derived.default
     return result

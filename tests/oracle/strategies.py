@@ -149,31 +149,34 @@ def streams(draw: st.DrawFn, unit: int) -> Stream:
     )
 
 
+NUMBERS = ("count", "sum", "mean", "var", "std", "distinct", "decayed_sum", "decayed_mean")
+
+
+def is_whole(feature: Feature) -> bool:
+    """Whether a feature of one of the kinds `NUMBERS` is an integer."""
+    return feature.kind in ("count", "distinct") or (feature.kind == "sum" and feature.column != "amount")
+
+
 @st.composite
-def views(draw: st.DrawFn, unit: int, kinds: tuple[str, ...] = KINDS, most: int = 4, derived: bool = True) -> View:
+def views(
+    draw: st.DrawFn,
+    unit: int,
+    kinds: tuple[str, ...] = KINDS,
+    most: int = 4,
+    derived: bool = True,
+    thinned: bool = True,
+) -> View:
     chosen: list[Feature | Derived] = [draw(features(f"f{i}", unit, kinds)) for i in range(draw(st.integers(1, most)))]
-    numbers = [
-        f.name
-        for f in chosen
-        if isinstance(f, Feature)
-        and f.by is None
-        and (f.kind in ("count", "sum", "mean", "var", "std", "distinct", "decayed_sum", "decayed_mean", "quantile"))
-    ]
+    numbers = [f for f in chosen if isinstance(f, Feature) and f.by is None and f.kind in NUMBERS]
     if derived and numbers and draw(st.booleans()):
-        chosen.append(
-            Derived(
-                "d",
-                draw(st.sampled_from("+-*/")),
-                draw(st.sampled_from(numbers)),
-                draw(st.sampled_from(numbers)),
-                draw(st.sampled_from((MISSING, -7.5))),
-            )
-        )
+        op, left, right = (draw(st.sampled_from(each)) for each in ("+-*/", numbers, numbers))
+        default = -7 if op != "/" and is_whole(left) and is_whole(right) else -7.5
+        chosen.append(Derived("d", op, left.name, right.name, draw(st.sampled_from((MISSING, default)))))
     return View(
         tuple(chosen),
         keys=draw(st.sampled_from((("who",), ("who",), ("who", "where_from")))),
         ttl=draw(st.sampled_from((None, None, 4 * unit))),
-        log_every=draw(st.sampled_from((None, None, None, 3 * unit))),
+        log_every=draw(st.sampled_from((None, None, None, 3 * unit))) if thinned else None,
         stream=draw(streams(unit)),
     )
 

@@ -5,23 +5,25 @@ import random
 
 import pytest
 
-from tests.oracle.described import Clock, Derived, Feature, Sent, Stream, View, Where, Window
+from tests.oracle.described import Clock, Derived, Feature, Sent, Stream, View, Where, Window, happened
+from tests.oracle.judging import intervals
 from tests.oracle.naive import Oracle, covered, judge, turning_points
 
 M = 60_000_000
-BLANK = {"who": "a", "where_from": 1, "id": None, "amount": None, "units": None, "city": None, "paid": None}
-
-
-def sent(time: int, partition: int = 0, offset: int = 0, **columns: object) -> Sent:
-    return Sent(time, BLANK | columns, partition, offset)
 
 
 def amounts(*pairs: tuple[int, float | None]) -> list[Sent]:
-    return [sent(time, offset=i, amount=amount) for i, (time, amount) in enumerate(pairs)]
+    return [happened(time, offset=i, amount=amount) for i, (time, amount) in enumerate(pairs)]
 
 
 def ask(feature: Feature, script: list, t: int) -> object:
     return Oracle(View((feature,)), script).value(feature, ("a",), t)
+
+
+def log(oracle: Oracle) -> list:
+    """(instant, newest event, values) of the rows of entity "a"."""
+    assert all(oracle.instants(("a",)).values())
+    return [(t, oracle.newest(("a",), t), oracle.values(("a",), t)) for t in oracle.instants(("a",))]
 
 
 HOUR = Window("sliding", 60 * M, M)
@@ -61,12 +63,12 @@ def test_an_hour_after_a_quiet_one(kind: str, expected: float) -> None:
     ],
 )
 def test_windows_cover_what_the_contract_says(window: Window, t: int, times: list[int]) -> None:
-    events = [sent(x) for x in (1, 5, 6, 10, 11, 15, 20)]
+    events = [happened(x) for x in (1, 5, 6, 10, 11, 15, 20)]
     assert [e.time for e in covered(window, events, t)] == times
 
 
 def test_tiles_before_the_epoch_are_open_at_their_start() -> None:
-    events = [sent(x) for x in (-10, -9, -5, 0)]
+    events = [happened(x) for x in (-10, -9, -5, 0)]
     assert [e.time for e in covered(Window("sliding", 5, 5), events, -1)] == [-9, -5]  # (-10, -1]
     assert [e.time for e in covered(Window("tumbling", 5), events, -1)] == [-9, -5]  # (-10, -5]
     assert [e.time for e in covered(Window("current", 5), events, 0)] == []
@@ -74,11 +76,11 @@ def test_tiles_before_the_epoch_are_open_at_their_start() -> None:
 
 def test_aggregations_by_hand() -> None:
     script = [
-        sent(1, offset=0, amount=2.0, city="x", units=7),
-        sent(2, offset=1, amount=None, city="y", units=7),
-        sent(2, offset=2, amount=math.nan, city="x", units=2**62),
-        sent(3, offset=3, amount=4.0, city="y", units=2**62),
-        sent(3, offset=4, amount=9.0, city="x", units=None),
+        happened(1, offset=0, amount=2.0, city="x", units=7),
+        happened(2, offset=1, amount=None, city="y", units=7),
+        happened(2, offset=2, amount=math.nan, city="x", units=2**62),
+        happened(3, offset=3, amount=4.0, city="y", units=2**62),
+        happened(3, offset=4, amount=9.0, city="x", units=None),
     ]
 
     def value(kind: str, column: str | None = "amount", **more: object) -> object:
@@ -121,7 +123,7 @@ def test_nothing_in_the_window() -> None:
 
 def test_a_late_event_is_refused_by_its_own_partition() -> None:
     # partition 0: 100, 90 (on the edge), 89 (late); partition 1 starts behind the watermark 90, then inside it
-    script = [sent(100), sent(90), sent(89), sent(85, 1), sent(95, 1), sent(88, 1)]
+    script = [happened(100), happened(90), happened(89), happened(85, 1), happened(95, 1), happened(88, 1)]
     judged = judge(Stream(lateness=10), script)
     assert [one.event.time for one in judged.taken] == [100, 90, 95]
     assert [(e.time, reason) for e, reason in judged.dead] == [
@@ -133,10 +135,17 @@ def test_a_late_event_is_refused_by_its_own_partition() -> None:
 
 
 def test_an_event_ahead_moves_nothing_and_a_duplicate_neither() -> None:
-    stream = Stream(lateness=10, max_ahead=50, dedup="id")
-    script = [sent(100, id="p"), sent(151, id="q"), Clock(101), sent(151, id="q"), sent(151, id="p"), sent(99, id=None)]
-    judged = judge(stream, script)
-    assert [one.event.time for one in judged.taken] == [100, 151]
+    script = [
+        happened(100, id="p"),
+        happened(151, id="q"),  # 51 ahead of the newest event
+        Clock(101),
+        happened(151, id="q"),
+        happened(145, id="q"),  # the id was taken
+        happened(151, id="p"),  # the id was taken too long ago
+        happened(99),
+    ]
+    judged = judge(Stream(lateness=10, max_ahead=50, dedup="id"), script)
+    assert [one.event.time for one in judged.taken] == [100, 151, 151]
     assert judged.duplicates == 1
     assert [reason for _, reason in judged.dead] == ["ahead", "late"]
 
@@ -144,10 +153,11 @@ def test_an_event_ahead_moves_nothing_and_a_duplicate_neither() -> None:
 def test_a_late_event_that_counts_enters_from_the_watermark_on() -> None:
     feature = Feature("n", "count", Window("sliding", 100, 1))
     oracle = Oracle(
-        View((feature,), stream=Stream(lateness=10, late="count")), [sent(50), sent(100), sent(20, offset=9)]
+        View((feature,), stream=Stream(lateness=10, late="count")),
+        [happened(50), happened(100), happened(20, offset=9)],
     )
     assert [oracle.value(feature, ("a",), t) for t in (50, 89, 90, 100, 119, 120, 150)] == [1, 1, 2, 3, 3, 2, 1]
-    assert [(t, newest, v["n"]) for t, newest, v in oracle.rows(("a",))] == [
+    assert [(t, newest, v["n"]) for t, newest, v in log(oracle)] == [
         (50, 50, 1),
         (90, 50, 2),
         (100, 100, 3),
@@ -162,7 +172,7 @@ def test_rows_of_the_log_are_events_and_changes() -> None:
         (Feature("n", "count", Window("sliding", 10, 5)), Feature("top", "max", Window("tumbling", 10), "amount"))
     )
     oracle = Oracle(view, amounts((3, 1.0), (8, 1.0)))
-    assert oracle.rows(("a",)) == [
+    assert log(oracle) == [
         (3, 3, {"n": 1, "top": None}),
         (8, 8, {"n": 2, "top": None}),
         (10, 8, {"n": 2, "top": 1.0}),
@@ -174,15 +184,17 @@ def test_rows_of_the_log_are_events_and_changes() -> None:
 def test_a_thinned_log_keeps_the_last_row_of_each_interval() -> None:
     view = View((Feature("n", "count", Window("lifetime")),), log_every=10)
     oracle = Oracle(view, amounts((1, 1.0), (10, 1.0), (11, 1.0), (31, 1.0)))
-    assert [(t, v["n"]) for t, _, v in oracle.rows(("a",))] == [(10, 2), (11, 3), (31, 4)]
+    assert intervals(oracle, ("a",)) == [([10], True), ([11], True), ([31], True)]
 
 
 def test_an_event_no_feature_takes_leaves_no_trace() -> None:
     paid = Where("==", ("paid", True))
     view = View((Feature("n", "count", Window("lifetime"), where=paid),))
-    oracle = Oracle(view, [sent(1, paid=True), sent(2, paid=False), sent(3, paid=None), sent(4, who="b", paid=None)])
+    oracle = Oracle(
+        view, [happened(1, paid=True), happened(2, paid=False), happened(3, paid=None), happened(4, who="b", paid=None)]
+    )
     assert oracle.entities == [("a",)]
-    assert [t for t, _, _ in oracle.rows(("a",))] == [1]
+    assert [t for t, _, _ in log(oracle)] == [1]
     assert oracle.read(("b",), 9).statuses == {"n": "NOT_FOUND"}
 
 
@@ -204,7 +216,7 @@ def test_turning_points_miss_no_change(seed: int) -> None:
     hop = rng.randint(1, 6)
     kinds = ["sliding", "hopping", "tumbling", "current", "session", "last", "lifetime"]
     window = Window(rng.choice(kinds), hop * rng.randint(1, 4), hop, rng.randint(1, 3), rng.choice([0, 0, 3, 7]))
-    events = sorted((sent(rng.randint(-20, 40), offset=i) for i in range(8)), key=lambda e: e.time)
+    events = sorted((happened(rng.randint(-20, 40), offset=i) for i in range(8)), key=lambda e: e.time)
     points = {p for e in events for p in turning_points(window, e.time, e.time)}
     for t in range(-30, 90):
         before, now = (covered(window, events, x - window.ending) for x in (t - 1, t))

@@ -1,0 +1,106 @@
+"""The shard operator at work on a described view: events in, rows kept as a store and a log would keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.features.reading import read_at
+from headrace.flows.batch import BatchColumn, EventBatch
+from headrace.flows.shard import ShardOperator
+from tests.oracle.definitions import definition_of
+from tests.oracle.described import COLUMNS, View
+from tests.oracle.naive import Key, Reading, Taken
+
+ZERO = {"int64": 0, "float64": 0.0, "bool": False, "string": None}
+NUMPY = {"int64": np.int64, "float64": np.float64, "bool": np.bool_, "string": object}
+
+
+def batch_of(taken: Sequence[Taken]) -> EventBatch:
+    """Accepted events in arrival order as a batch."""
+    columns = {}
+    for name, dtype in COLUMNS.items():
+        cells = [one.event.columns[name] for one in taken]
+        values = np.empty(len(cells), dtype=NUMPY[dtype])
+        for i, cell in enumerate(cells):
+            values[i] = ZERO[dtype] if cell is None else cell
+        valid = np.array([cell is not None for cell in cells], dtype=np.bool_)
+        columns[name] = BatchColumn(dtype, values=values, valid=valid)
+    times = [one.event.time for one in taken]
+    columns["at"] = BatchColumn("timestamp", values=np.array(times, dtype=np.int64))
+    return EventBatch.of(
+        columns,
+        np.array(times, dtype=np.int64),
+        np.array([one.event.partition for one in taken], dtype=np.int32),
+        np.array([one.event.offset for one in taken], dtype=np.int64),
+        np.array([one.since for one in taken], dtype=np.int64),
+    )
+
+
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Plain rows: instants as microseconds, maps as dicts."""
+    out = []
+    for row in table.to_pylist():
+        for name, value in row.items():
+            if isinstance(value, datetime):
+                row[name] = int(np.datetime64(value.replace(tzinfo=None), "us").astype(np.int64))
+            elif isinstance(value, list) and pa.types.is_map(table.schema.field(name).type):
+                row[name] = dict(value)
+        out.append(row)
+    return out
+
+
+class Operator:
+    """One view's operator with what it has written so far."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.definition = definition_of(view)
+        self.shard = ShardOperator(self.definition)
+        self.online: dict[Key, dict[str, Any]] = {}
+        self.log: list[dict[str, Any]] = []
+
+    def send(self, taken: Sequence[Taken], clock: int, watermark: int) -> None:
+        """Process accepted events at `clock`, then settle to `watermark`."""
+        self._write(self.shard.process(batch_of(taken), clock))
+        self.log += rows_of(self.shard.settle(watermark))
+
+    def advance(self, clock: int) -> None:
+        self._write(self.shard.advance(clock))
+
+    def restart(self) -> None:
+        """Go on with a new operator, from a snapshot."""
+        saved = self.shard.snapshot()
+        self.shard = ShardOperator(self.definition)
+        self.shard.restore(saved)
+
+    def tail(self) -> list[dict[str, Any]]:
+        return rows_of(self.shard.tail())
+
+    def key(self, row: dict[str, Any]) -> Key:
+        return tuple(row[name] for name in self.view.keys)
+
+    def _write(self, table: pa.Table) -> None:
+        for row in rows_of(table):
+            old = self.online.get(self.key(row))
+            back = old is not None and old["event_timestamp"] > row["event_timestamp"]
+            assert not back, f"an online row went back in time (C14): {old}, then {row}"
+            self.online[self.key(row)] = row
+
+    def read(self, key: Key, t: int) -> Reading:
+        """What a reader of the online row gets at `t`."""
+        row = self.online.get(key)
+        as_of, newest = (None, None) if row is None else (row["event_timestamp"], row["newest_event"])
+        values, statuses = read_at(self.definition, row, as_of, newest, t)
+        return Reading(values, {name: str(status) for name, status in statuses.items()}, newest)
+
+
+def cut(steps: Sequence[Any], at: Iterable[int]) -> list[list[Any]]:
+    """`steps` cut before each index of `at`; no part is empty."""
+    edges = sorted({0, len(steps), *(i % max(1, len(steps)) for i in at)})
+    return [list(steps[a:b]) for a, b in pairwise(edges)]
