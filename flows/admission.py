@@ -8,9 +8,10 @@ An event of partition p, time te and id i meets these questions in turn; the fir
 4. *behind settled log*: is te < what the flow had settled while p was silent?  Dead letter, or counted (C10).
 5. otherwise *accepted*: it moves p's newest event.
 
-bound = p's watermark or the settled instant, whichever is later. Only accepted events move a watermark. The flow's watermark is
-the least over active partitions and never goes back. So a verdict depends on the topic alone: not on how the stream is cut
-into batches, nor on when a snapshot was taken; with `idle_after` in a live flow also on the clock, as silence does.
+bound = p's watermark or the settled instant, whichever is later. Only accepted events move a watermark. The flow's
+watermark is the least over active partitions and never goes back. So a verdict depends on the topic alone: not on how
+the stream is cut into batches, nor on when a snapshot was taken; with `idle_after` in a live flow also on the clock,
+as silence does.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,7 +43,9 @@ _REASONS: dict[int, Reason] = {verdicts.LATE: LATE, verdicts.AHEAD: AHEAD, verdi
 
 @dataclass(frozen=True)
 class Admitted:
-    """What became of a batch: the events taken, in arrival order, dead letters for those refused, and duplicates dropped."""
+    """What became of a batch: the events taken, in arrival order, dead letters for those refused, and duplicates
+    dropped.
+    """
 
     batch: EventBatch
     dead: list[DeadLetter]
@@ -53,10 +56,10 @@ class Admission:
     """The judge of one source's events; one per flow, fed every event of the source in arrival order.
 
     source: gives `lateness`, `max_ahead`, `dedup`, `idle_after` and `late`.
-    partitions: those known from the start. Until such a partition has sent an event, or has been silent for `idle_after`, the flow has
-        no watermark. A partition that is not named counts from its first accepted event.
-    live: the clock is the one passed in (wall clock). Otherwise the stream is its own clock: the newest accepted event, or
-        the instant passed in, whichever is later.
+    partitions: those known from the start. Until such a partition has sent an event, or has been silent for
+        `idle_after`, the flow has no watermark. A partition that is not named counts from its first accepted event.
+    live: the clock is the one passed in (wall clock). Otherwise the stream is its own clock: the newest accepted
+        event, or the instant passed in, whichever is later.
 
     Memory: three cells per partition, and one id per accepted event at or after the flow's watermark.
     """
@@ -84,7 +87,8 @@ class Admission:
 
         clock_us: the flow's clock; None leaves it to the stream.
         settled_us: instants below it have been settled by the log; None: nothing beyond what `watermark` tells.
-        wall_us: the wall clock, against which an event is judged where the source sets no `max_ahead` (one hour); None: no check.
+        wall_us: the wall clock, against which an event is judged where the source sets no `max_ahead` (one hour);
+            None: no check.
 
         Raises:
             DataError: a partition number outside 0 to 32767.
@@ -137,7 +141,9 @@ class Admission:
         return None if newest == NEVER else newest
 
     def partition_watermarks(self) -> dict[int, int | None]:
-        """Partition -> its own watermark in microseconds, None where it has accepted no event. For pausing those far ahead."""
+        """Partition -> its own watermark in microseconds, None where it has accepted no event. For pausing those
+        far ahead.
+        """
         lateness = self._source.lateness_us
         return {
             int(p): None if self._newest[p] == NEVER else int(self._newest[p]) - lateness
@@ -168,13 +174,13 @@ class Admission:
         """
         if state.get("version") != _VERSION:
             raise DataError(
-                f"Source '{self._source.name}': the snapshot's admission state has version {state.get('version')!r}, this "
-                f"Headrace reads {_VERSION}. Restart the flow from the source's beginning."
+                f"Source '{self._source.name}': the snapshot's admission state has version {state.get('version')!r}, "
+                f"this Headrace reads {_VERSION}. Restart the flow from the source's beginning."
             )
         if state["dedup"] != self._source.dedup:
             raise DataError(
-                f"Source '{self._source.name}': the snapshot was taken with dedup={state['dedup']!r} and the source now has "
-                f"dedup={self._source.dedup!r}. Set it back, or restart the flow from the source's beginning."
+                f"Source '{self._source.name}': the snapshot was taken with dedup={state['dedup']!r} and the source "
+                f"now has dedup={self._source.dedup!r}. Set it back, or restart the flow from the source's beginning."
             )
         self._newest, self._heard, self._known = verdicts.empty_state(0)
         for partition, newest, heard in zip(state["partitions"], state["newest"], state["heard"], strict=True):
@@ -213,9 +219,8 @@ class Admission:
 
     def _make_room(self, first: int, last: int) -> None:
         if first < 0 or last >= PARTITIONS:
-            raise DataError(
-                f"Source '{self._source.name}': partition {first if first < 0 else last} is outside 0 to {PARTITIONS - 1}."
-            )
+            wrong = first if first < 0 else last
+            raise DataError(f"Source '{self._source.name}': partition {wrong} is outside 0 to {PARTITIONS - 1}.")
         have = len(self._newest)
         if last >= have:
             newest, heard, known = verdicts.empty_state(last + 1)
@@ -223,7 +228,9 @@ class Admission:
             self._newest, self._heard, self._known = newest, heard, known
 
     def _ids(self, batch: EventBatch) -> tuple[list[Any], Ints, Ints]:
-        """The batch's distinct ids, which one each event has (-1: none), and when each was first taken (NEVER: not yet)."""
+        """The batch's distinct ids, which one each event has (-1: none), and when each was first taken (NEVER: not
+        yet).
+        """
         if self._source.dedup is None:
             return [], np.full(len(batch), -1, dtype=np.int64), np.empty(0, dtype=np.int64)
         ids = batch.arrow(self._source.dedup)
@@ -245,9 +252,7 @@ class Admission:
         self._seen = {key: te for key, te in self._seen.items() if te >= floor}
         self._swept = len(self._seen)
 
-    def _sorted_out(
-        self, batch: EventBatch, verdict: npt.NDArray[np.uint8], effective: Ints, mark: Ints
-    ) -> Admitted:
+    def _sorted_out(self, batch: EventBatch, verdict: npt.NDArray[np.uint8], effective: Ints, mark: Ints) -> Admitted:
         worst = int(verdict.max())
         if worst == verdicts.ACCEPTED:
             return Admitted(batch, [], 0)

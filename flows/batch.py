@@ -1,7 +1,8 @@
 """A batch of decoded events in columns: what every step between decoding and the shard operator passes on.
 
 A column rests as it arrived, as NumPy values with a validity mask or as an Arrow array, and takes the other form when
-somebody asks for it, once. Strings stay in Arrow, so a batch whose strings are only hashed never makes a Python object.
+somebody asks for it, once. Strings stay in Arrow, so a batch whose strings are only hashed never makes a Python
+object.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,8 @@ class BatchColumn:
             self._arrow = pc.if_else(pc.is_nan(arrow), None, arrow)
 
     def __len__(self) -> int:
-        return len(self._values) if self._values is not None else len(self._arrow)
+        given = self._arrow if self._values is None else self._values
+        return 0 if given is None else len(given)
 
     def values(self) -> npt.NDArray[Any]:
         """(n,) int64, float64, bool, int64 microseconds for timestamps, object for strings and bytes.

@@ -1,27 +1,22 @@
 """Arrow columns and Python values to the types of an event's fields: checked, vectorised, one refusal per row.
 
-| field   | read from                                                                | refused                          |
-|---------|--------------------------------------------------------------------------|----------------------------------|
-| int     | integers, whole floats (pandas makes integers with gaps floats), decimals | fractions, beyond int64, bools   |
-| float   | floats (NaN is missing, infinities stay), integers, decimals              | bools, text                      |
-| bool    | bools                                                                    | integers, text                   |
-| str     | UTF-8 text                                                               | numbers, bytes, what is no UTF-8 |
-| bytes   | bytes                                                                    | text                             |
-| instant | see instants.py                                                          | what has no zone or no unit      |
+| field   | read from                                             | refused                          |
+|---------|-------------------------------------------------------|----------------------------------|
+| int     | integers, whole floats (pandas' integers with gaps)   | fractions, beyond int64, bools   |
+| float   | floats (NaN is missing, infinities stay), integers    | bools, text                      |
+| bool    | bools                                                 | integers, text                   |
+| str     | UTF-8 text                                            | numbers, bytes, what is no UTF-8 |
+| bytes   | bytes; from JSON their base64                         | text                             |
+| instant | see instants.py                                       | what has no zone or no unit      |
 
-From a text format (CSV) numbers, bools (true, false, 1, 0) and instants are read from their text and bytes from base64; an empty
-cell is a null, or an empty string where a string may not be null. NaN and NaT are missing in every type.
+Decimals count as the number they are. From a text format (CSV) numbers, bools (true, false, 1, 0) and instants are read
+from their text and bytes from base64; an empty cell is a null, or an empty string where a string may not be null. NaN
+and NaT are missing in every type.
 """
 
-import base64
-import binascii
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import field as fresh
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -31,15 +26,13 @@ import pyarrow.compute as pc
 
 from headrace.features.events import Field
 from headrace.flows.batch import ARROW_TYPES
-from headrace.flows.fit import MISSING, Cast, Unfit, cell, shown, without
-from headrace.flows.instants import TimeReading, cast_datetimes, cast_instants, instant_of
+from headrace.flows.fit import Cast, Unfit, cell, shown, without
+from headrace.flows.instants import cast_datetimes, cast_instants
+from headrace.flows.values import NAMES, Reading, cast_value
 
-_MIN, _MAX = -(2**63), 2**63 - 1
+_MAX = 2**63 - 1
 _INT_TEXT = r"^-?[0-9]{1,18}$"
 _FLOAT_TEXT = r"^-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?$"
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_WORDS = {"true": True, "false": False, "1": True, "0": False}
-_NO_NUMBERS = {"nan": math.nan, "inf": math.inf, "infinity": math.inf, "-inf": -math.inf, "-infinity": -math.inf}
 _PYTHON: dict[str, set[type]] = {
     "int64": {int},
     "float64": {float, int},
@@ -47,30 +40,6 @@ _PYTHON: dict[str, set[type]] = {
     "string": {str},
     "bytes": {bytes},
 }
-_NAMES = {"int64": "int", "float64": "float", "bool": "bool", "string": "str", "bytes": "bytes", "timestamp": "instant"}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a source writes its events.
-
-    time: the clock of instants without a zone and the unit of those that are integers.
-    text: every value is text (CSV); base64: bytes are written in base64 (JSON).
-    columns: event field -> column of the source, where the names differ.
-    required: fields that may not be null even where they are declared `| None`, such as an entity's keys.
-    source: name for dead letters.
-    """
-
-    time: TimeReading = TimeReading()
-    text: bool = False
-    base64: bool = False
-    columns: Mapping[str, str] = fresh(default_factory=dict)
-    required: frozenset[str] = frozenset()
-    source: str = ""
-
-    def column(self, name: str) -> str:
-        """What the source calls the field `name`."""
-        return self.columns.get(name, name)
 
 
 def cast_column(field: Field, array: pa.Array, reading: Reading) -> Cast:
@@ -120,39 +89,6 @@ def cast_values(field: Field, values: Sequence[Any], reading: Reading) -> Cast:
     return _one_by_one(field, values, reading)
 
 
-def cast_value(field: Field, value: Any, reading: Reading) -> Any:
-    """One Python value as the field's plain Python value (an instant as int microseconds), None where it is missing.
-
-    Raises:
-        Unfit: the value is not of the field's type, or missing from the row of a field that may not be null.
-    """
-    if value is MISSING:
-        if field.nullable:
-            return None
-        raise Unfit("the row does not have it")
-    if value is None or type(value).__name__ in ("NaTType", "NAType"):
-        return None
-    if isinstance(value, np.generic) and not isinstance(value, np.datetime64):
-        value = value.item()
-    if isinstance(value, float) and math.isnan(value):
-        return math.nan if field.dtype == "float64" else None
-    if reading.text and isinstance(value, str):
-        return _parse(field, value, reading)
-    if field.dtype == "timestamp":
-        return None if isinstance(value, np.datetime64) and np.isnat(value) else instant_of(value, reading.time)
-    if field.dtype in ("int64", "float64"):
-        return _number(field, value)
-    if field.dtype == "bool" and isinstance(value, bool):
-        return value
-    if field.dtype == "string" and isinstance(value, str):
-        return _utf8(str.__str__(value))
-    if field.dtype == "bytes" and isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    if field.dtype == "bytes" and reading.base64 and isinstance(value, str):
-        return _base64(value)
-    raise _mismatch(field, value)
-
-
 def never_fits(field: Field, kind: pa.DataType, reading: Reading) -> str | None:
     """Why no value of Arrow type `kind` can fit the field, or None if some can.
 
@@ -173,73 +109,6 @@ def never_fits(field: Field, kind: pa.DataType, reading: Reading) -> str | None:
         return None if pa.types.is_null(kind) or isinstance(kind, pa.BaseExtensionType) else f"{kind} is no column type"
     unfit = cast_column(field, one, reading).unfit
     return f"type {kind}: {unfit[0]}" if unfit else None
-
-
-def _mismatch(field: Field, value: Any) -> Unfit:
-    return Unfit(f"{shown(value)} ({type(value).__name__}) is no {_NAMES[field.dtype]}")
-
-
-def _number(field: Field, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        raise _mismatch(field, value)
-    if field.dtype == "float64":
-        try:
-            return float(value)
-        except (OverflowError, ValueError):
-            raise Unfit(f"{shown(value)} is beyond float64") from None
-    try:
-        whole = int(value)
-    except (OverflowError, ValueError):
-        raise _mismatch(field, value) from None
-    if whole != value:
-        raise _mismatch(field, value)
-    if not _MIN <= whole <= _MAX:
-        raise Unfit(f"{shown(value)} is beyond int64")
-    return whole
-
-
-def _utf8(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise Unfit(f"{text[:60]!a} is no UTF-8 text") from None
-    return text
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Unfit(f"{shown(text)} is no base64, which bytes are written in") from None
-
-
-def _parse(field: Field, raw: str, reading: Reading) -> Any:
-    """The value of one cell of a text format."""
-    if field.dtype == "string":
-        return _utf8(raw) if raw or not field.nullable else None
-    text = raw.strip()
-    if not text:
-        return None
-    if field.dtype == "timestamp":
-        return instant_of(text, reading.time)
-    if field.dtype == "bytes":
-        return _base64(text)
-    if field.dtype == "bool":
-        if text.lower() in _WORDS:
-            return _WORDS[text.lower()]
-        raise Unfit(f"{shown(raw)} is no bool (true, false, 1 or 0)")
-    if field.dtype == "int64" and re.fullmatch(r"[+-]?[0-9]{1,40}", text):
-        return _number(field, int(text))
-    value = _NO_NUMBERS.get(text.lower(), math.nan)
-    if _NUMBER.fullmatch(text):
-        value = float(text)
-        if math.isinf(value):
-            raise Unfit(f"{shown(raw)} is beyond float64")
-    elif text.lower() not in _NO_NUMBERS:
-        raise Unfit(f"{shown(raw)} is no {_NAMES[field.dtype]}")
-    if field.dtype == "int64":
-        return None if math.isnan(value) else _number(field, value)
-    return value
 
 
 def _one_by_one(field: Field, values: Sequence[Any], reading: Reading) -> Cast:
@@ -311,20 +180,24 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _refused(field: Field, array: pa.Array, rows: npt.NDArray[np.integer[Any]], problem: str = "") -> dict[int, str]:
-    what = problem or f"({array.type}) is no {_NAMES[field.dtype]}"
+    what = problem or f"({array.type}) is no {NAMES[field.dtype]}"
     return {int(i): f"{cell(array, int(i))} {what}" for i in rows}
 
 
 def _none_fits(field: Field, array: pa.Array) -> Cast:
-    present = np.flatnonzero(pc.is_valid(array).to_numpy(zero_copy_only=False))
-    return Cast(pa.nulls(len(array), ARROW_TYPES[field.dtype]), _refused(field, array, present))
+    present = pc.is_valid(array).to_numpy(zero_copy_only=False)
+    if pa.types.is_floating(array.type):
+        present &= ~pc.fill_null(pc.is_nan(array), True).to_numpy(zero_copy_only=False)
+    return Cast(pa.nulls(len(array), ARROW_TYPES[field.dtype]), _refused(field, array, np.flatnonzero(present)))
 
 
 def _to_int(field: Field, array: pa.Array, reading: Reading) -> Cast:
     kind = array.type
     if pa.types.is_uint64(kind):
         bad = pc.fill_null(pc.greater(array, pa.scalar(_MAX, pa.uint64())), False).to_numpy(zero_copy_only=False)
-        return Cast(without(array, bad).cast(pa.int64()), _refused(field, array, np.flatnonzero(bad), "is beyond int64"))
+        return Cast(
+            without(array, bad).cast(pa.int64()), _refused(field, array, np.flatnonzero(bad), "is beyond int64")
+        )
     if pa.types.is_integer(kind):
         return Cast(array.cast(pa.int64()))
     if pa.types.is_floating(kind):
@@ -343,8 +216,10 @@ def _to_int(field: Field, array: pa.Array, reading: Reading) -> Cast:
 def _to_float(field: Field, array: pa.Array, reading: Reading) -> Cast:
     if pa.types.is_integer(array.type):
         return Cast(array.cast(pa.float64(), safe=False))
-    if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+    if pa.types.is_floating(array.type):
         return Cast(array.cast(pa.float64()))
+    if pa.types.is_decimal(array.type):  # Arrow's own cast is not the nearest float
+        return _one_by_one(field, array.to_pylist(), reading)
     return _none_fits(field, array)
 
 

@@ -55,8 +55,8 @@ def payload_text(event: object) -> str:
 
     Numbers that are not finite become their names, so that the text is strict JSON.
 
-    >>> payload_text({"fare": float("nan"), "raw": b"x"})
-    '{"fare": "NaN", "raw": "b\\'x\\'"}'
+    >>> payload_text({"fare": float("nan"), "raw": b"x\\xff"})
+    '{"fare": "NaN", "raw": "x\\\\\\\\xff"}'
     """
     if isinstance(event, Mapping):
         try:
@@ -69,16 +69,18 @@ def payload_text(event: object) -> str:
         return json.dumps(_shown(event))
 
 
-def _named(value: object) -> object:
+def _named(value: Any) -> Any:
+    if hasattr(value, "dtype") and hasattr(value, "item"):  # a NumPy scalar
+        value = value.item() if value.dtype.kind in "biuf" else str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
-def _shown(value: object) -> str:
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat())
+def _shown(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
     try:
-        return repr(value)
+        return str(value.isoformat()) if hasattr(value, "isoformat") else repr(value)
     except Exception:  # the repr of an object of the user's own may raise anything
         return f"<{type(value).__name__} that cannot be shown>"

@@ -1,8 +1,10 @@
 """Decoding: rows and tables of any origin to one `EventBatch`, and a dead letter for each row that does not fit.
 
-    table or rows -> one Arrow column per field -> cast, row by row refusals -> nullability -> good rows | dead letters
+    table or rows -> one Arrow column per field -> cast, row by row refusals -> nullability -> good rows | dead
+    letters
 
-Nothing raises on data and nothing is dropped: good rows around a bad one survive, and the bad one is kept whole with the reason.
+Nothing raises on data and nothing is dropped: good rows around a bad one survive, and the bad one is kept whole with
+the reason.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,11 +16,12 @@ import pyarrow.compute as pc
 
 from headrace.features.events import EventSchema
 from headrace.features.sources import Source
-from headrace.flows.batch import ARROW_TYPES, BatchColumn, EventBatch, Ints
-from headrace.flows.casting import Reading, cast_column, cast_values
+from headrace.flows.batch import BatchColumn, EventBatch, Ints
+from headrace.flows.casting import cast_column, cast_values
 from headrace.flows.deadletter import MALFORMED, DeadLetter, payload_text
-from headrace.flows.fit import MISSING, Cast, cell, shown
+from headrace.flows.fit import MISSING, Cast, Unreadable, cell, shown
 from headrace.flows.instants import TimeReading
+from headrace.flows.values import Reading
 from headrace.flows.zones import LocalClock
 
 Decoded = tuple[EventBatch, list[DeadLetter]]
@@ -49,22 +52,39 @@ def decode_table(
     partition: int = 0,
     first_offset: int | Ints = 0,
     how: Reading | None = None,
+    payload: Callable[[int], str] | None = None,
 ) -> Decoded:
     """The events of an Arrow table of n rows. Columns that are no field of the event are left aside.
 
     first_offset: the offset of the first row, the others following, or (n,) the offset of each.
+    payload: text of a bad row for its dead letter; by default the row as JSON.
     """
     how = how or Reading()
-    n = table.num_rows
+    columns = {name: _one_array(table.column(i)) for i, name in enumerate(table.schema.names)}
+    shown_row = payload or (lambda row: payload_text(_row_of(columns, row)))
+    return decode_columns(schema, columns, table.num_rows, partition, first_offset, how, shown_row)
+
+
+def decode_columns(
+    schema: EventSchema,
+    columns: Mapping[str, pa.Array | list[Any]],
+    n: int,
+    partition: int,
+    first_offset: int | Ints,
+    how: Reading,
+    payload: Callable[[int], str],
+) -> Decoded:
+    """The events of n rows whose columns are Arrow arrays or lists of Python values, under the source's names."""
     casts: dict[str, Cast] = {}
-    present = set(table.schema.names)
     for field in schema.fields:
-        name = how.column(field.name)
-        if name in present:
-            casts[field.name] = cast_column(field, _one_array(table.column(table.schema.names.index(name))), how)
-        else:
+        column = columns.get(how.column(field.name))
+        if column is None:
             casts[field.name] = cast_values(field, [MISSING] * n, how)
-    return _assemble(schema, casts, n, {}, lambda row: payload_text(_row_of(table, row)), partition, first_offset, how)
+        elif isinstance(column, list):
+            casts[field.name] = cast_values(field, column, how)
+        else:
+            casts[field.name] = cast_column(field, column, how)
+    return _assemble(schema, casts, n, {}, payload, partition, first_offset, how)
 
 
 def decode_rows(
@@ -75,7 +95,8 @@ def decode_rows(
     how: Reading | None = None,
     payload: Callable[[int], str] | None = None,
 ) -> Decoded:
-    """The events of n Python rows: mappings, or objects with an attribute per field (dataclasses, msgspec structs, ...).
+    """The events of n Python rows: mappings, or objects with an attribute per field (dataclasses, msgspec structs,
+    ...).
 
     A field that a row does not have is null where the field may be null; keys that are no field are left aside.
     payload: text of a bad row for its dead letter; by default the row as JSON.
@@ -94,11 +115,18 @@ def _no_rows(rows: list[Any]) -> dict[int, str]:
     """Rows that have no fields at all, such as a number or a list."""
     if set(map(type, rows)) <= {dict}:
         return {}
-    return {
-        i: f"the row is {shown(row)} ({type(row).__name__}), expected a mapping or an object with the event's fields"
-        for i, row in enumerate(rows)
-        if isinstance(row, _SCALARS) or type(row) is tuple
-    }
+    whole = {}
+    for i, row in enumerate(rows):
+        if isinstance(row, Unreadable):
+            whole[i] = row.problem
+        elif _is_no_row(row):
+            kind = type(row).__name__
+            whole[i] = f"the row is {shown(row)} ({kind}), expected a mapping or an object with the event's fields"
+    return whole
+
+
+def _is_no_row(row: Any) -> bool:
+    return isinstance(row, _SCALARS) or type(row) is tuple
 
 
 def _field_values(rows: list[Any], name: str, whole: Mapping[int, str]) -> list[Any]:
@@ -116,7 +144,8 @@ def _each(rows: list[Any], name: str) -> list[Any]:
 
 def _one_value(row: Any, name: str) -> Any:
     try:
-        value = row.get(name, MISSING) if isinstance(row, Mapping) else getattr(row, name, MISSING)
+        # what has keys is read by them, also where it is no Mapping: a pandas Series, a row of a database
+        value = row[name] if hasattr(type(row), "keys") else getattr(row, name, MISSING)
     except Exception:  # a property of an object of the user's own may raise anything
         return MISSING
     return MISSING if type(value).__name__ == "UnsetType" else value
@@ -124,7 +153,7 @@ def _one_value(row: Any, name: str) -> Any:
 
 def _plain(row: Any, schema: EventSchema, how: Reading) -> Any:
     """A row as its dead letter shows it: all of a mapping, the event's fields of another object."""
-    if isinstance(row, (Mapping, *_SCALARS)) or type(row) is tuple:
+    if isinstance(row, Mapping) or _is_no_row(row):
         return row
     values = {field.name: _one_value(row, how.column(field.name)) for field in schema.fields}
     return {name: value for name, value in values.items() if value is not MISSING}
@@ -136,12 +165,16 @@ def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column
 
 
-def _row_of(table: pa.Table | pa.RecordBatch, row: int) -> dict[str, Any]:
-    one = table.slice(row, 1)
+def _row_of(columns: Mapping[str, pa.Array], row: int) -> dict[str, Any]:
+    return {name: _cell(column, row) for name, column in columns.items()}
+
+
+def _cell(column: pa.Array, row: int) -> Any:
     try:
-        return dict(one.to_pylist()[0])
+        value = column[row].as_py()
     except (ValueError, OverflowError, ArithmeticError, pa.ArrowException):  # an instant that Python cannot hold
-        return {name: cell(_one_array(one.column(i)), 0) for i, name in enumerate(table.schema.names)}
+        return cell(column, row)
+    return value
 
 
 def _assemble(
@@ -155,7 +188,7 @@ def _assemble(
     how: Reading,
 ) -> Decoded:
     """Good rows to a batch and bad ones to dead letters; a row is bad for its first field that is."""
-    offset = np.arange(first_offset, first_offset + n) if isinstance(first_offset, int) else first_offset
+    offset = first_offset if isinstance(first_offset, np.ndarray) else np.arange(first_offset, first_offset + n)
     bad: dict[int, str] = dict(whole)
     for field in schema.fields:
         cast = casts[field.name]
@@ -163,8 +196,8 @@ def _assemble(
             bad.setdefault(row, f"field '{field.name}': {why}")
         if cast.array.null_count and (not field.nullable or field.name in how.required):
             why = "null, but an entity's key may not be" if field.nullable else "null, but not declared `| None`"
-            for row in np.flatnonzero(pc.is_null(cast.array).to_numpy(zero_copy_only=False)):
-                bad.setdefault(int(row), f"field '{field.name}': {why}")
+            for null in np.flatnonzero(pc.is_null(cast.array).to_numpy(zero_copy_only=False)):
+                bad.setdefault(int(null), f"field '{field.name}': {why}")
     times = casts[schema.time_field].array.cast(pa.int64())
     letters = [
         DeadLetter(MALFORMED, bad[i], how.source, partition, int(offset[i]), times[i].as_py(), payload(i))
@@ -179,8 +212,3 @@ def _assemble(
     columns = {f.name: BatchColumn(f.dtype, arrow=arrays[f.name]) for f in schema.fields}
     time = columns[schema.time_field].values()
     return EventBatch.of(columns, time, partition, offset), letters
-
-
-def dtypes_of(schema: EventSchema) -> dict[str, str]:
-    """Field -> dtype, as `EventBatch.empty` takes it."""
-    return {field.name: field.dtype for field in schema.fields if field.dtype in ARROW_TYPES}

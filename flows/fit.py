@@ -12,6 +12,13 @@ class Unfit(Exception):
     """One value does not fit its field; the message is the detail of its dead letter. Never leaves `flows`."""
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """In place of a row that could not even be parsed: what is wrong with it."""
+
+    problem: str
+
+
 class Missing:
     """The mark of a field that a row does not have, which is not the same as a null."""
 
@@ -49,7 +56,8 @@ def cell(array: pa.Array, row: int) -> str:
     try:
         value = array[row].as_py()
     except (ValueError, OverflowError, ArithmeticError):
-        return str(array[row])
+        ticks = array.slice(row, 1).view(pa.int64() if array.type.bit_width == 64 else pa.int32())
+        return f"{ticks[0].as_py()} ({array.type})"
     return value.isoformat() if hasattr(value, "isoformat") else shown(value)
 
 

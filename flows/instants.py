@@ -1,9 +1,10 @@
 """Event times and timestamp columns to integer microseconds UTC, vectorised, one refusal per row (contract C1).
 
-Read without more ado: timestamps with a zone, aware datetimes, ISO 8601 text with a zone or offset. With a zone named on the source
-also timestamps, datetimes, dates and text without one; with a unit named on the source also integers since 1970. Anything
-else is refused, naming what to add. Digits beyond microseconds are cut off, towards the past. Instants outside the years
-1 to 9999 are refused: no reader could show them, and adding a window to them could leave int64.
+Read without more ado: timestamps with a zone, aware datetimes, ISO 8601 text with a zone or offset. With a zone named
+on the source also timestamps, datetimes, dates and text without one; with a unit named on the source also integers
+since 1970. Anything else is refused, naming what to add. Digits beyond microseconds are cut off, towards the past.
+Instants outside the years 1 to 9999 are refused: no reader could show them, and adding a window to them could leave
+int64.
 """
 
 import re
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.features.time import EPOCH, MAX_INSTANT_US, MIN_INSTANT_US
-from headrace.flows.fit import Cast, Unfit, cell, shown, without
+from headrace.flows.fit import Cast, Unfit, cell, shown
 from headrace.flows.zones import LocalClock
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -139,7 +140,9 @@ def cast_datetimes(values: Sequence[datetime | None]) -> Cast | None:
 
 def _all_unfit(array: pa.Array, problem: str) -> Cast:
     valid = np.array(pc.is_valid(array))
-    return Cast(pa.nulls(len(array), INSTANT), {int(i): f"{cell(array, int(i))} {problem}" for i in np.flatnonzero(valid)})
+    return Cast(
+        pa.nulls(len(array), INSTANT), {int(i): f"{cell(array, int(i))} {problem}" for i in np.flatnonzero(valid)}
+    )
 
 
 def _ints(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -229,12 +232,13 @@ def _parsed(text: pa.Array, reading: TimeReading) -> Cast:
 
 
 def _parse_common(text: pa.Array, zoned: bool, reading: TimeReading) -> Cast | None:
-    """Text of one common form; None where a row has the form but is no date (30 February), so that each is judged alone."""
+    """Text of one common form; None where a row has the form but is no instant (30 February): each is judged alone."""
     try:
         parsed = text.cast(INSTANT) if zoned else text.cast(pa.timestamp("us")).cast(INSTANT)
     except pa.ArrowInvalid:
         return None
-    us, valid = _ints(parsed.cast(pa.int64()))
-    outside = (us < MIN_INSTANT_US) | (us > MAX_INSTANT_US)
-    read = Cast(without(parsed, outside), {int(i): f"{cell(text, int(i))!s} {_OUTSIDE}" for i in np.flatnonzero(outside)})
+    us, _ = _ints(parsed.cast(pa.int64()))
+    if ((us < MIN_INSTANT_US) | (us > MAX_INSTANT_US)).any():
+        return None
+    read = Cast(parsed)
     return read if zoned else _localised(read, text, reading)

@@ -1,8 +1,8 @@
 """JSON messages or lines to events: a block at once in Arrow's parser, and where that stumbles, line by line.
 
-The fast way is taken only for a block in which every line is one object whose values have the JSON type that their field expects;
-then it gives what the slow way would. Anything else (a wrong type, broken JSON, a whole float for an integer, NaN as
-Python writes it) sends that block the slow way, where each line is judged alone.
+The fast way is taken only for a block in which every line is one object whose values have the JSON type that their
+field expects; then it gives what the slow way would. Anything else (a wrong type, broken JSON, a whole float for an
+integer, NaN as Python writes it) sends that block the slow way, where each line is judged alone.
 """
 
 import io
@@ -17,11 +17,18 @@ import pyarrow.json
 
 from headrace.features.events import EventSchema
 from headrace.flows.batch import Ints
-from headrace.flows.casting import Reading
 from headrace.flows.deadletter import payload_text
 from headrace.flows.decode import Decoded, decode_rows, decode_table
+from headrace.flows.fit import Unreadable
+from headrace.flows.values import Reading
 
-_JSON_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "bytes": pa.string()}
+_JSON_TYPES = {
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "bytes": pa.string(),
+}
 _READ = pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 30)
 
 
@@ -36,13 +43,15 @@ def decode_json(
     how = how or Reading(base64=True)
     table = _table(schema, lines, how)
     if table is not None:
-        return decode_table(schema, table, partition, first_offset, how)
+        return decode_table(schema, table, partition, first_offset, how, lambda row: _payload(lines[row]))
     rows = [_object(line) for line in lines]
     return decode_rows(schema, rows, partition, first_offset, how, lambda row: _payload(lines[row]))
 
 
 def _table(schema: EventSchema, lines: Sequence[bytes], how: Reading) -> pa.Table | None:
-    """The lines as a table of the event's fields, or None where they are not all plain objects of the expected types."""
+    """The lines as a table of the event's fields, or None where they are not all plain objects of the expected
+    types.
+    """
     n = len(lines)
     block = b"\n".join(lines)
     # One object per line: an object that began on one line and ended on another would have to break between } and {.
@@ -67,15 +76,15 @@ def _lacks_a_field(schema: EventSchema, table: pa.Table, how: Reading) -> bool:
 
 
 def _object(line: bytes) -> Any:
-    """One line as Python; a line that is no JSON comes back as bytes, which is no row."""
+    """One line as Python."""
     try:
         return msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        problem = f"the line is no JSON: {error}"
     try:  # Python's own writer puts NaN and Infinity, which strict JSON has no word for
         return json.loads(line, parse_float=_finite)
     except (ValueError, RecursionError):
-        return line
+        return Unreadable(problem)
 
 
 def _finite(text: str) -> float:

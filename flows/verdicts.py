@@ -1,7 +1,7 @@
 """The verdict on each event in arrival order, compiled: the rules of admission.py over plain arrays.
 
-Everything an event's verdict depends on is the state that the events before it left, so a stream may be cut into batches
-anywhere. State arrays are indexed by partition number; `scalars` holds what is common to all partitions.
+Everything an event's verdict depends on is the state that the events before it left, so a stream may be cut into
+batches anywhere. State arrays are indexed by partition number; `scalars` holds what is common to all partitions.
 """
 
 import numpy as np
@@ -45,11 +45,13 @@ def least_watermark(newest, heard, known, scalars, lateness, idle_after):
 
 
 @njit(cache=True)
-def judge(te, partition, code, seen, newest, heard, known, scalars, rules, stream_clock, count_late, verdict, effective, mark):
+def judge(
+    te, partition, code, seen, newest, heard, known, scalars, rules, stream_clock, count_late, verdict, effective, mark
+):
     """Fill `verdict`, `effective` and `mark` (the instant that decided) for events 0..n-1 and move the state.
 
-    te, partition: (n,) event time and partition. code: (n,) which id an event has, -1 for none, into `seen`: (ids,) the
-    effective instant of the id's first event, NEVER for an id not seen.
+    te, partition: (n,) event time and partition. code: (n,) which id an event has, -1 for none, into `seen`: (ids,)
+    the effective instant of the id's first event, NEVER for an id not seen.
     """
     lateness = rules[LATENESS]
     for e in range(te.shape[0]):

@@ -1,11 +1,11 @@
 """Local times to instants: daylight saving handled by rule, never by accident.
 
-A zone's clock is turned a few times a year. When it is turned back, an hour of local times occurs twice; when it is turned
-forward, an hour does not occur. Both are found from what `zoneinfo` answers for fold 0 and fold 1 (PEP 495): the two
-offsets differ around a turn and nowhere else.
+A zone's clock is turned a few times a year. When it is turned back, an hour of local times occurs twice; when it is
+turned forward, an hour does not occur. Both are found from what `zoneinfo` answers for fold 0 and fold 1 (PEP 495):
+the two offsets differ around a turn and nowhere else.
 
-Steps: the hours that occur in the column (few) -> one offset per hour whose clock is not turned -> the rows in the other
-hours one by one.
+Steps: the hours that occur in the column (few) -> one offset per hour whose clock is not turned -> the rows in the
+other hours one by one.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,8 @@ class LocalClock:
 
     zone: such as "America/New_York".
     ambiguous: a local time that occurs twice is refused, or read as the earlier or the later of the two instants.
-    nonexistent: a local time that the clock skipped is refused, or shifted by the length of the gap (02:30 becomes 03:30).
+    nonexistent: a local time that the clock skipped is refused, or shifted by the length of the gap (02:30 becomes
+        03:30).
     """
 
     zone: str
@@ -57,19 +58,21 @@ class LocalClock:
         if before > after:
             if self.ambiguous == "refuse":
                 raise Unfit(
-                    f"the local time {text} occurs twice in {self.zone}; store it in UTC or with its offset, or set "
-                    "ambiguous='earlier' or 'later' on the source"
+                    f"the local time {text} occurs twice in {self.zone}, whose clock is turned back; write it in UTC "
+                    "or with its offset"
                 )
             return local_us - (before if self.ambiguous == "earlier" else after)
         if self.nonexistent == "refuse":
             raise Unfit(
-                f"the local time {text} does not occur in {self.zone}, whose clock skips it; correct it, or set "
-                "nonexistent='shift' on the source"
+                f"the local time {text} does not occur in {self.zone}, whose clock is turned forward; write it in UTC "
+                "or with its offset"
             )
         return local_us - before
 
     def instants(self, local_us: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
-        """(n,) instants in microseconds UTC of (n,) local times, and row -> what is wrong with it (its instant is 0)."""
+        """(n,) instants in microseconds UTC of (n,) local times, and row -> what is wrong with it (its instant is
+        0).
+        """
         out = np.zeros(len(local_us), dtype=np.int64)
         unfit: dict[int, str] = {}
         hours, hour_of = np.unique(local_us // HOUR, return_inverse=True)
@@ -94,7 +97,9 @@ def _offsets(zone: str, local_us: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=65_536)
 def _hour_offset(zone: str, hour: int) -> int:
-    """The one offset of a local hour (hours since 1970), or `_TURNED` where the clock is turned in it or it is outside."""
+    """The one offset of a local hour (hours since 1970), or `_TURNED` where the clock is turned in it or it is
+    outside.
+    """
     start = hour * HOUR
     if not MIN_INSTANT_US + _ROOM <= start <= MAX_INSTANT_US - 2 * _ROOM:
         return _TURNED

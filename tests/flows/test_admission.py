@@ -1,4 +1,6 @@
-"""Admission against a naive judge that keeps lists and goes event by event, for any cut into batches and any restart."""
+"""Admission against a naive judge that keeps lists and goes event by event, for any cut into batches and any
+restart.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -248,7 +250,9 @@ def test_a_late_event_may_count_from_the_watermark_at_its_arrival() -> None:
     assert result.batch.effective.tolist() == [DAY, DAY + 100 * S, DAY + 90 * S, DAY + 95 * S]
 
 
-def test_a_silent_partition_stops_counting_and_what_it_sends_below_the_settled_log_is_refused_with_that_reason() -> None:
+def test_a_silent_partition_stops_counting_and_what_it_sends_below_the_settled_log_is_refused_with_that_reason() -> (
+    None
+):
     # clock   0    ...    40                     partition 1 is silent from 1 on
     # p0      o o o o o o o      watermark 30
     # p1      o                o(29)   o(30)
