@@ -67,6 +67,11 @@ def _build(
     by = _by(event, options, call)
     members: dict[str, AggregateFeature] = {}
     for label, aggregation in choices:
+        if by is not None and aggregation.kind == "decayed_sum":
+            raise DefinitionError(
+                f"{call}: by= does not go with decayed_sum, because a stored map cannot decay between events. Use "
+                "decayed_mean, or one decayed_sum per bucket with where=."
+            )
         agg = aggregation if by is None else ByBucket(aggregation, options.get("top", 20), by.dtype)
         result = agg.out_dtype(column.dtype if column is not None else None)
         default = options.get("default", MISSING)

@@ -108,8 +108,9 @@ class ApproxDistinct(Aggregation):
 class Quantile(Aggregation):
     """The q-quantile within a relative error: DDSketch (C. Masson, J. E. Rim, H. K. Lee, PVLDB 12, 2019).
 
-    With x_0 <= ... <= x_(n-1) the inputs of the window, the answer is within `error` of x_floor(q * (n - 1)), the lower
-    quantile: 1 % means that 100 is read as 99 to 101. q=0 and q=1 are the least and the greatest, with the same error.
+    With x_1 <= ... <= x_n the inputs of the window, the answer is within `error` of x_max(1, ceil(q * n)), the nearest rank
+    (SQL's percentile_disc): 1 % means that 100 is read as 99 to 101. q=0 and q=1 are the least and the greatest, with the
+    same error.
     Values under 3.4e-308 in magnitude count as zero; infinities are kept.
 
     Memory: one count per bucket of ratio (1 + error)/(1 - error) that occurs: values from 1 ms to 1 min fill at most
@@ -158,11 +159,12 @@ class Quantile(Aggregation):
     def finish(self, state: State, t_us: int) -> float | None:
         if not state:
             return None
-        rank = self.q * (sum(state.values()) - 1)
+        # A product that ought to be whole may come out a little above it: 0.07 * 100 > 7.
+        rank = max(1, ceil(self.q * sum(state.values()) - 1e-9))
         seen = 0
         for key in sorted(state):
             seen += state[key]
-            if seen > rank:
+            if seen >= rank:
                 break
         return self.value_of(key)
 
