@@ -73,9 +73,9 @@ def check_log(oracle: Oracle, rows: list[dict[str, Any]], before: int | None) ->
 
 
 def intervals(oracle: Oracle, key: Key) -> list[tuple[list[int], bool]]:
-    """Instants of which the log holds just one, or none if the flag is false; without thinning each stands alone.
+    """Instants of which the log holds one, or none if the flag is false.
 
-    With `log_every` the last row of each interval (k*every, (k+1)*every] stays (C18): the last that must be there, or one
+    Without thinning each stands alone. With `log_every` the last row of each interval (k*every, (k+1)*every] stays (C18): the last that must be there, or one
     after it that may.
     """
     every = oracle.view.log_every

@@ -252,7 +252,7 @@ class Oracle:
         return dict(sorted(out.items()))
 
     def _turned(self, key: Key, t: int) -> str | None:
-        """Whether values at `t` differ from those of the windows a microsecond earlier: "changed", "perhaps" or None."""
+        """Whether values at `t` differ from those of the windows a microsecond before: "changed", "perhaps", None."""
         now, before, moved = {}, {}, set()
         for f in self.features:
             content, was = self.content(f, key, t), self.content(f, key, t - 1)

@@ -123,7 +123,7 @@ def features(draw: st.DrawFn, name: str, unit: int, kinds: tuple[str, ...] = KIN
     kind = draw(st.sampled_from(kinds))
     column = draw(st.sampled_from(TAKES[kind]))
     by = None
-    if draw(st.integers(0, 7)) == 0 and kind not in ("first_n", "last_n", "top_k", "custom"):
+    if draw(st.integers(0, 7)) == 0 and kind not in ("first_n", "last_n", "top_k", "custom", "decayed_sum"):
         by = draw(st.sampled_from([c for c in ("city", "units", "paid") if c != column]))
     default = default_of(kind, column) if by is None and draw(st.integers(0, 3)) == 0 else MISSING
     return Feature(
@@ -204,7 +204,9 @@ def scripts(draw: st.DrawFn, unit: int, stream: Stream, most: int = 24, clocks: 
             "paid": st.sampled_from((None, True, False)),
         }
     )
-    arrivals = draw(st.lists(st.tuples(step, jitter, row, st.integers(0, partitions - 1)), max_size=most))
+    # The length is drawn by itself: lists of Hypothesis' own choosing are short.
+    n = draw(st.integers(0, most))
+    arrivals = draw(st.lists(st.tuples(step, jitter, row, st.integers(0, partitions - 1)), min_size=n, max_size=n))
     out: list[Sent | Clock] = []
     now = base
     offsets = [0] * partitions
