@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.features.describing import computed_as, window_text
+from headrace.features.describing import feature_text
 from headrace.features.features import MISSING, AggregateFeature, DerivedFeature
 from headrace.features.time import format_duration
 
@@ -54,10 +54,10 @@ def _features(old: ViewDefinition, new: ViewDefinition) -> list[str]:
     before, after = old.feature_names(), new.feature_names()
     for name in before:
         if name not in after:
-            found.append(f"feature {name} removed (was {_text(old.feature(name))})")
+            found.append(f"feature {name} removed (was {feature_text(old, old.feature(name))})")
     for name in after:
         if name not in before:
-            found.append(f"feature {name} added: {_text(new.feature(name))}")
+            found.append(f"feature {name} added: {feature_text(new, new.feature(name))}")
         else:
             found += _feature(name, old, new)
     kept = [name for name in before if name in after]
@@ -68,24 +68,25 @@ def _features(old: ViewDefinition, new: ViewDefinition) -> list[str]:
 
 def _feature(name: str, old: ViewDefinition, new: ViewDefinition) -> list[str]:
     a, b = old.feature(name), new.feature(name)
-    if a.key == b.key:
-        return []
     found = []
-    if _text(a) != _text(b):
-        found.append(f"feature {name} changed from {_text(a)} to {_text(b)}")
+    before, after = feature_text(old, a), feature_text(new, b)
+    if before != after:
+        found.append(f"feature {name} changed from {before} to {after}")
     if repr(a.default) != repr(b.default):
         found.append(f"feature {name}: default changed from {_default(a)} to {_default(b)}")
     if a.dtype != b.dtype:
         found.append(f"feature {name}: type changed from {a.dtype} to {b.dtype}")
-    if not found:
+    if not found and _keys(old, a) != _keys(new, b):
         found.append(f"feature {name}: its function or parameters changed")
     return found
 
 
-def _text(feature: AggregateFeature | DerivedFeature) -> str:
-    if isinstance(feature, DerivedFeature):
-        return str(feature)
-    return f"{computed_as(feature)} ({window_text(feature.window)})"
+def _keys(view: ViewDefinition, feature: AggregateFeature | DerivedFeature) -> list[object]:
+    """What a feature and the hidden ones it reads say; of public ones their own sentences tell."""
+    if isinstance(feature, AggregateFeature):
+        return [feature.key]
+    hidden = (name for name in feature.inputs if name in view.hidden_names)
+    return [feature.key, *(_keys(view, view.feature(name)) for name in hidden)]
 
 
 def _default(feature: AggregateFeature | DerivedFeature) -> str:

@@ -93,7 +93,12 @@ class Custom(Aggregation):
         self.out_dtype(None)
         for each in user.takes:
             _dtype(each, f"takes of aggregation '{self.name}'")
-        state = self._run("init", user.init)
+        try:
+            state = user.init()
+        except Exception as error:
+            raise DefinitionError(
+                f"Aggregation '{self.name}': its init() failed with {type(error).__name__}: {error}"
+            ) from error
         fault = _not_plain(state)
         if fault:
             raise DefinitionError(

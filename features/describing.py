@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
 from headrace.features.aggregations import Aggregation
 from headrace.features.buckets import ByBucket
+from headrace.features.columns import Expression, FeatureRef, replace_leaves
 from headrace.features.features import MISSING, AggregateFeature, DerivedFeature
 from headrace.features.sketches import ApproxDistinct, Quantile
 from headrace.features.time import format_duration
@@ -36,18 +38,37 @@ def describe(view: ViewDefinition) -> str:
         f"from {view.source!r}; {ttl}; {log}; fingerprint {view.fingerprint()[:8]}",
         "",
     ]
-    rows = [_HEADER, *(_row(name, view.feature(name)) for name in names)]
+    rows = [_HEADER, *(_row(view, name) for name in names)]
     columns = [i for i in range(len(_HEADER)) if any(row[i] for row in rows[1:])]
     widths = {i: min(_WIDEST, max(len(row[i]) for row in rows)) for i in columns}
     lines += ["  ".join(row[i].ljust(widths[i]) for i in columns).rstrip() for row in rows]
     return "\n".join(lines)
 
 
-def _row(name: str, feature: AggregateFeature | DerivedFeature) -> tuple[str, ...]:
+def _row(view: ViewDefinition, name: str) -> tuple[str, ...]:
+    feature = view.feature(name)
     default = "" if feature.default is MISSING else repr(feature.default)
     if isinstance(feature, DerivedFeature):
-        return (name, feature.dtype, str(feature), "", "", default)
+        return (name, feature.dtype, feature_text(view, feature), "", "", default)
     return (name, feature.dtype, computed_as(feature), window_text(feature.window), error_text(feature), default)
+
+
+def feature_text(view: ViewDefinition, feature: AggregateFeature | DerivedFeature) -> str:
+    """A feature in words; a derived one with the hidden features it reads written out."""
+    if isinstance(feature, AggregateFeature):
+        return f"{computed_as(feature)} ({window_text(feature.window)})"
+
+    def shown(name: str) -> str:
+        return f"[{feature_text(view, view.feature(name))}]" if name in view.hidden_names else name
+
+    if feature.expr is None:
+        function = getattr(feature.fn, "__name__", type(feature.fn).__name__)
+        return f"{function}({', '.join(map(shown, feature.inputs))})"
+    return str(replace_leaves(feature.expr, lambda leaf: _written_out(leaf, shown)))
+
+
+def _written_out(leaf: Expression, shown: Callable[[str], str]) -> Expression:
+    return FeatureRef(shown(leaf.name), leaf.dtype) if isinstance(leaf, FeatureRef) else leaf
 
 
 def computed_as(feature: AggregateFeature) -> str:

@@ -108,10 +108,9 @@ class ApproxDistinct(Aggregation):
 class Quantile(Aggregation):
     """The q-quantile within a relative error: DDSketch (C. Masson, J. E. Rim, H. K. Lee, PVLDB 12, 2019).
 
-    With x_1 <= ... <= x_n the inputs of the window, the answer is within `error` of x_max(1, ceil(q * n)), the nearest rank
-    (SQL's percentile_disc): 1 % means that 100 is read as 99 to 101. q=0 and q=1 are the least and the greatest, with the
-    same error.
-    Values under 3.4e-308 in magnitude count as zero; infinities are kept.
+    With x_1 <= ... <= x_n the inputs of the window, the answer is within `error` of x_max(1, ceil(q * n)), the nearest
+    rank (SQL's percentile_disc): 1 % means that 100 is read as 99 to 101. q=0 and q=1 are the least and the greatest,
+    with the same error. Values under 3.4e-308 in magnitude count as zero; infinities are kept.
 
     Memory: one count per bucket of ratio (1 + error)/(1 - error) that occurs: values from 1 ms to 1 min fill at most
     550 buckets at 1 %, from 1e-9 to 1e9 at most 2,100. State: dict bucket -> count, see `bucket`.

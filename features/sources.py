@@ -85,7 +85,7 @@ class Source:
         )
 
     def __repr__(self) -> str:
-        parts = [repr(self.name), self.event.__name__]
+        parts = [repr(getattr(self, "path", self.name)), self.event.__name__]
         if self.lateness_us:
             parts.append(f"lateness={format_duration(self.lateness_us)!r}")
         if self.max_ahead_us is not None:

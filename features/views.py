@@ -77,6 +77,11 @@ class ViewDefinition:
         return tuple(each.name for each in self.features if not each.hidden)
 
     @cached_property
+    def hidden_names(self) -> frozenset[str]:
+        """Names of the features that are computed for others only."""
+        return frozenset(each.name for each in self.features if each.hidden)
+
+    @cached_property
     def dtypes(self) -> dict[str, str]:
         """Type of every feature, hidden ones included."""
         return {each.name: each.feature.dtype for each in self.features}

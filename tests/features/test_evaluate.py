@@ -14,7 +14,7 @@ from headrace.features.columns import Column, Expression, columns_of, expr_key
 from headrace.features.evaluate import evaluate
 from headrace.features.functions import coalesce, greatest, least, log, sqrt, where
 
-I = Column("E", "i", "int64", True)
+N = Column("E", "i", "int64", True)
 J = Column("E", "j", "int64", True)
 F = Column("E", "f", "float64", True)
 S = Column("E", "s", "string", True)
@@ -40,7 +40,7 @@ ROWS = st.fixed_dictionaries(
 def columns(rows: list[Row]) -> dict[str, tuple[Any, Any]]:
     """Columns as a batch has them: garbage where a value is missing."""
     out = {}
-    for column in (I, J, F, S, B, T):
+    for column in (N, J, F, S, B, T):
         values = [row[column.name] for row in rows]
         valid = np.array([value is not None for value in values], dtype=bool)
         kind = KINDS.get(column.dtype)
@@ -60,12 +60,14 @@ def same(a: Any, b: Any) -> bool:
 
 
 def numbers() -> st.SearchStrategy[Expression]:
-    leaf: st.SearchStrategy[Any] = st.sampled_from([I, J, F, abs(I), T - T, 1 + I])
+    leaf: st.SearchStrategy[Any] = st.sampled_from([N, J, F, abs(N), T - T, 1 + N])
     return st.recursive(
         leaf,
         lambda inner: st.one_of(
             st.builds(lambda a, b, op: _binary(op, a, b), inner, inner, st.sampled_from("+-*/")),
-            st.builds(lambda a, c, op: _binary(op, a, c), inner, ints | floats.filter(_finite), st.sampled_from("+-*/")),
+            st.builds(
+                lambda a, c, op: _binary(op, a, c), inner, ints | floats.filter(_finite), st.sampled_from("+-*/")
+            ),
             st.builds(abs, inner),
             st.builds(sqrt, inner),
             st.builds(log, inner),
@@ -84,9 +86,9 @@ def conditions() -> st.SearchStrategy[Expression]:
         st.builds(lambda a, b, op: _comparison(op, a, b), numbers(), numbers(), comparing),
         st.builds(lambda a, op: _comparison(op, S, a), st.sampled_from(["", "a", "z"]), comparing),
         st.builds(lambda op: _comparison(op, T, "1970-01-02T00:00:00Z"), comparing),
-        st.sampled_from([B, S == S, B != B, B == True, I.is_null(), S.is_null(), F.is_not_null(), (F / 0).is_null()]),  # noqa: E712
+        st.sampled_from([B, S == S, B != B, B == True, N.is_null(), S.is_null(), F.is_not_null(), (F / 0).is_null()]),  # noqa: E712
         st.builds(lambda values: S.is_in(values), st.lists(st.sampled_from(["a", "", "x"]), min_size=1)),
-        st.builds(lambda values: I.is_in(values), st.lists(ints, min_size=1)),
+        st.builds(lambda values: N.is_in(values), st.lists(ints, min_size=1)),
     )
     return st.recursive(
         leaf,
@@ -214,7 +216,9 @@ def test_one_row_gives_what_many_rows_give(expr: Expression, row: Row, n: int) -
 
 
 def test_constants_fill_the_column() -> None:
-    values, valid = evaluate(where(S == "a", "yes", "no"), columns([dict.fromkeys("ijfsbt"), {**dict.fromkeys("ijfsbt"), "s": "a"}]), 2)
+    values, valid = evaluate(
+        where(S == "a", "yes", "no"), columns([dict.fromkeys("ijfsbt"), {**dict.fromkeys("ijfsbt"), "s": "a"}]), 2
+    )
     assert (values.tolist(), valid.tolist()) == (["no", "yes"], [True, True])
     values, valid = evaluate(coalesce(S, "none"), columns([dict.fromkeys("ijfsbt")]), 1)
     assert (values.tolist(), valid.tolist()) == (["none"], [True])
@@ -223,7 +227,7 @@ def test_constants_fill_the_column() -> None:
 def test_inputs_are_not_changed() -> None:
     given_columns = columns([{"i": 1, "j": 0, "f": math.nan, "s": "a", "b": True, "t": 5}])
     before = {name: (v.copy(), ok.copy()) for name, (v, ok) in given_columns.items()}
-    evaluate((F / J > 1) | ~B | (S == "a") & (I + J > 3), given_columns, 1)
+    evaluate((F / J > 1) | ~B | (S == "a") & (N + J > 3), given_columns, 1)
     for name, (v, ok) in before.items():
         np.testing.assert_array_equal(v, given_columns[name][0])
         np.testing.assert_array_equal(ok, given_columns[name][1])
@@ -237,4 +241,4 @@ def test_only_named_columns_are_asked_for() -> None:
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_any_number_of_rows(n: int) -> None:
     rows = [{"i": 2, "j": 3, "f": 1.5, "s": "b", "b": False, "t": 1}] * n
-    assert evaluate((I * J + F > 7) & (S != "a"), columns(rows), n)[0].tolist() == [True] * n
+    assert evaluate((N * J + F > 7) & (S != "a"), columns(rows), n)[0].tolist() == [True] * n

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.features import DataError, Entity, Event, EventTime, FeatureView, KafkaSource, Tumbling, definition, derived
+from headrace.features import (
+    DataError,
+    Entity,
+    Event,
+    EventTime,
+    FeatureView,
+    KafkaSource,
+    Tumbling,
+    definition,
+    derived,
+)
 from headrace.features.functions import coalesce
 from headrace.features.reading import STATUSES, Status, derive, empty_row, read_at, read_columns
 
@@ -113,7 +123,9 @@ def test_a_default_does_not_decay() -> None:
 
 
 def test_a_row_of_another_definition_is_refused() -> None:
-    with pytest.raises(DataError, match="the stored row lacks feature 'mean'. It was written under another definition"):
+    with pytest.raises(
+        DataError, match=r"the stored row lacks feature 'mean'\. " "It was written under another definition"
+    ):
         read_at(PLAIN, {"rides": 1}, 0, 0, 0)
     with pytest.raises(DataError, match="View 'decaying': the stored row lacks feature '_per_ride_1'"):
         read_at(DECAYING, {"heat": 1.0, "heat_or": 1.0, "per_ride": 1.0, "level": 1.0, "cool": 1.0}, 0, 0, HOUR)
@@ -173,7 +185,11 @@ def column(*values: Any, kind: Any = np.float64) -> tuple[Any, Any]:
 
 
 def test_derive_computes_every_derived_feature_with_its_default() -> None:
-    given_columns = {"rides": column(1, 3, kind=np.int64), "_share_1": column(2, 0, kind=np.int64), "mean": column(1.5, None)}
+    given_columns = {
+        "rides": column(1, 3, kind=np.int64),
+        "_share_1": column(2, 0, kind=np.int64),
+        "mean": column(1.5, None),
+    }
     out = derive(PLAIN, given_columns, 2)
     assert list(out) == ["share", "twice"]
     assert out["share"][0].tolist() == [0.5, 0.5]
@@ -199,8 +215,15 @@ def test_functions_see_missing_values_as_their_types_show_them() -> None:
         later = derived(lambda t: t + np.timedelta64(1, "h"), inputs=[when], dtype="timestamp")
 
     city = np.array(["NYC", None], dtype=object), np.array([True, False])
-    out = derive(definition(Words), {"n": column(2, None, kind=np.int64), "city": city, "when": column(5 * HOUR, None, kind=np.int64)}, 2)
-    plain = {name: [v if ok else None for v, ok in zip(*map(np.ndarray.tolist, pair), strict=True)] for name, pair in out.items()}
+    out = derive(
+        definition(Words),
+        {"n": column(2, None, kind=np.int64), "city": city, "when": column(5 * HOUR, None, kind=np.int64)},
+        2,
+    )
+    plain = {
+        name: [v if ok else None for v, ok in zip(*map(np.ndarray.tolist, pair), strict=True)]
+        for name, pair in out.items()
+    }
     assert plain == {
         "text": ["2:NYC", "none:None"],
         "hours": [5.0, None],

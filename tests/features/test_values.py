@@ -165,13 +165,14 @@ def test_decay_against_its_definition(values: list[float], size: int, half_life:
     newest = (len(values) - 1) * MINUTE
     weights = [2.0 ** -((now - i * MINUTE) / half_life) for i in range(len(values))]
     total = math.fsum(w * v for w, v in zip(weights, values, strict=True))
-    tolerance = 1e-12 * math.fsum(w * abs(v) for w, v in zip(weights, values, strict=True))
+    # 1e-300: below the normal floats digits get lost.
+    tolerance = 1e-12 * math.fsum(w * abs(v) for w, v in zip(weights, values, strict=True)) + 1e-300
     for agg_value in (result(DecayedSum(half_life), values), parts(DecayedSum(half_life), values, size)):
         assert math.isclose(agg_value, total, rel_tol=1e-9, abs_tol=tolerance)
     # The mean weighs from the newest event on, where no weight has faded to zero.
     weights = [2.0 ** -((newest - i * MINUTE) / half_life) for i in range(len(values))]
     mean = math.fsum(w * v for w, v in zip(weights, values, strict=True)) / math.fsum(weights)
-    tolerance = 1e-12 * max(map(abs, values))
+    tolerance = 1e-12 * max(map(abs, values)) + 1e-300
     for agg_value in (result(DecayedMean(half_life), values), parts(DecayedMean(half_life), values, size)):
         assert math.isclose(agg_value, mean, rel_tol=1e-9, abs_tol=tolerance)
 
@@ -183,7 +184,10 @@ def test_decay_against_its_definition(values: list[float], size: int, half_life:
         (lambda: TopK(0), "top_k: k must be between 1 and 10,000, got 0."),
         (lambda: FirstN(True), "first_n: n must be between 1 and 10,000, got True."),
         (lambda: Quantile(95), "quantile: q must be between 0 and 1, got 95. The median is 0.5, p95 is 0.95."),
-        (lambda: Quantile(0.5, 1), "quantile: error must be between 0.0001 and 0.5, got 1. It is relative: 0.01 is 1 %."),
+        (
+            lambda: Quantile(0.5, 1),
+            "quantile: error must be between 0.0001 and 0.5, got 1. It is relative: 0.01 is 1 %.",
+        ),
         (lambda: ByBucket(Count(), 0), "by=: top must be between 1 and 10,000, got 0."),
     ],
 )
