@@ -93,7 +93,7 @@ def test_missing_numbers_are_zero_and_missing_objects_none() -> None:
 def test_a_mistake_in_the_parts_is_an_error() -> None:
     with pytest.raises(DataError, match="Column 'x' of a batch has 2 rows and its time column has 1"):
         EventBatch.of({"x": BatchColumn("int64", values=np.array([1, 2]))}, [0])
-    with pytest.raises(DataError, match="no column 'y'. It has: x"):
+    with pytest.raises(DataError, match=r"no column 'y'\. It has: x"):
         EventBatch.of({"x": BatchColumn("int64", values=np.array([1]))}, [0]).values("y")
     with pytest.raises(DataError, match="No batches to join"):
         EventBatch.concat([])

@@ -228,7 +228,7 @@ def test_objects_of_many_kinds_are_rows() -> None:
         driver_id: str
         fare: float
         at: datetime
-        note: str | None | msgspec.UnsetType = msgspec.UNSET
+        note: str | msgspec.UnsetType | None = msgspec.UNSET
 
     when = datetime(2026, 5, 1, 12, tzinfo=UTC)
     rows = [Data("7", 2.5, when), Struct("7", 2.5, when), Ride(driver_id="7", fare=2.5, at=when), GOOD, pd.Series(GOOD)]
