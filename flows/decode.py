@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,6 +26,7 @@ from headrace.flows.values import Reading
 from headrace.flows.zones import LocalClock
 
 Decoded = tuple[EventBatch, list[DeadLetter]]
+Partitions = npt.NDArray[np.int32]
 
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, bytearray, list, set, frozenset)
 
@@ -49,13 +51,14 @@ def reading_of(source: Source, required: Iterable[str] = ()) -> Reading:
 def decode_table(
     schema: EventSchema,
     table: pa.Table | pa.RecordBatch,
-    partition: int = 0,
+    partition: int | Partitions = 0,
     first_offset: int | Ints = 0,
     how: Reading | None = None,
     payload: Callable[[int], str] | None = None,
 ) -> Decoded:
     """The events of an Arrow table of n rows. Columns that are no field of the event are left aside.
 
+    partition: of all rows, or (n,) int32 that of each.
     first_offset: the offset of the first row, the others following, or (n,) the offset of each.
     payload: text of a bad row for its dead letter; by default the row as JSON.
     """
@@ -69,7 +72,7 @@ def decode_columns(
     schema: EventSchema,
     columns: Mapping[str, pa.Array | list[Any]],
     n: int,
-    partition: int,
+    partition: int | Partitions,
     first_offset: int | Ints,
     how: Reading,
     payload: Callable[[int], str],
@@ -90,7 +93,7 @@ def decode_columns(
 def decode_rows(
     schema: EventSchema,
     rows: Iterable[Any],
-    partition: int = 0,
+    partition: int | Partitions = 0,
     first_offset: int | Ints = 0,
     how: Reading | None = None,
     payload: Callable[[int], str] | None = None,
@@ -144,8 +147,12 @@ def _each(rows: list[Any], name: str) -> list[Any]:
 
 def _one_value(row: Any, name: str) -> Any:
     try:
-        # what has keys is read by them, also where it is no Mapping: a pandas Series, a row of a database
-        value = row[name] if hasattr(type(row), "keys") else getattr(row, name, MISSING)
+        if isinstance(row, Mapping):
+            value = row.get(name, MISSING)
+        elif hasattr(type(row), "keys"):  # read by key too: a pandas Series, a row of a database
+            value = row[name]
+        else:
+            value = getattr(row, name, MISSING)
     except Exception:  # a property of an object of the user's own may raise anything
         return MISSING
     return MISSING if type(value).__name__ == "UnsetType" else value
@@ -183,12 +190,13 @@ def _assemble(
     n: int,
     whole: Mapping[int, str],
     payload: Callable[[int], str],
-    partition: int,
+    partition: int | Partitions,
     first_offset: int | Ints,
     how: Reading,
 ) -> Decoded:
     """Good rows to a batch and bad ones to dead letters; a row is bad for its first field that is."""
     offset = first_offset if isinstance(first_offset, np.ndarray) else np.arange(first_offset, first_offset + n)
+    where = np.broadcast_to(np.asarray(partition, dtype=np.int32), (n,))
     bad: dict[int, str] = dict(whole)
     for field in schema.fields:
         cast = casts[field.name]
@@ -200,7 +208,7 @@ def _assemble(
                 bad.setdefault(int(null), f"field '{field.name}': {why}")
     times = casts[schema.time_field].array.cast(pa.int64())
     letters = [
-        DeadLetter(MALFORMED, bad[i], how.source, partition, int(offset[i]), times[i].as_py(), payload(i))
+        DeadLetter(MALFORMED, bad[i], how.source, int(where[i]), int(offset[i]), times[i].as_py(), payload(i))
         for i in sorted(bad)
     ]
     arrays = {name: cast.array for name, cast in casts.items()}
@@ -208,7 +216,7 @@ def _assemble(
         good = np.ones(n, dtype=np.bool_)
         good[list(bad)] = False
         arrays = {name: array.filter(pa.array(good)) for name, array in arrays.items()}
-        offset = offset[good]
+        offset, where = offset[good], where[good]
     columns = {f.name: BatchColumn(f.dtype, arrow=arrays[f.name]) for f in schema.fields}
     time = columns[schema.time_field].values()
-    return EventBatch.of(columns, time, partition, offset), letters
+    return EventBatch.of(columns, time, where, offset), letters

@@ -18,7 +18,7 @@ import pyarrow.json
 from headrace.features.events import EventSchema
 from headrace.flows.batch import Ints
 from headrace.flows.deadletter import payload_text
-from headrace.flows.decode import Decoded, decode_rows, decode_table
+from headrace.flows.decode import Decoded, Partitions, decode_rows, decode_table
 from headrace.flows.fit import Unreadable
 from headrace.flows.values import Reading
 
@@ -35,11 +35,11 @@ _READ = pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 30)
 def decode_json(
     schema: EventSchema,
     lines: Sequence[bytes],
-    partition: int = 0,
+    partition: int | Partitions = 0,
     first_offset: int | Ints = 0,
     how: Reading | None = None,
 ) -> Decoded:
-    """The events of n JSON texts, one object each, without line ends inside. See `decode_table` for the offsets."""
+    """The events of n JSON texts, one object each, without line ends inside. See `decode_table` for the places."""
     how = how or Reading(base64=True)
     table = _table(schema, lines, how)
     if table is not None:

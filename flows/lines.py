@@ -26,7 +26,12 @@ class TextFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._raw: BinaryIO = path.open("rb")
+        try:
+            self._raw: BinaryIO = path.open("rb")
+        except OSError as error:
+            raise DataError(
+                f"File '{path}' cannot be opened: {error.strerror}. Give it back, or leave it out."
+            ) from error
         codec = _CODECS.get(path.suffix.lower())
         self._stream = pa.CompressedInputStream(self._raw, codec) if codec else self._raw
         self._begun = False

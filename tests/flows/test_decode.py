@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections import defaultdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -292,6 +293,19 @@ def test_strings_stay_in_arrow_and_keep_their_dictionary() -> None:
     batch, _ = decode_table(RIDE, table)
     assert pa.types.is_dictionary(batch.arrow("driver_id").type)
     assert batch.values("driver_id").tolist() == ["7", "8"]
+
+
+def test_rows_of_several_partitions_keep_their_places() -> None:
+    lines = [json.dumps(row).encode() for row in (GOOD, {}, GOOD)]
+    batch, dead = decode_json(RIDE, lines, np.array([3, 4, 5], dtype=np.int32), np.array([30, 40, 50]))
+    assert (batch.partition.tolist(), batch.offset.tolist()) == ([3, 5], [30, 50])
+    assert [(d.partition, d.offset) for d in dead] == [(4, 40)]
+
+
+def test_a_row_is_left_as_it_was() -> None:
+    row: defaultdict[str, Any] = defaultdict(str, GOOD)
+    batch, dead = decode_rows(RIDE, [row])
+    assert (len(batch), dead, dict(row)) == (1, [], GOOD)
 
 
 def test_no_rows() -> None:
