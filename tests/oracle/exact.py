@@ -70,8 +70,8 @@ def _deviation(values: Sequence[Any]) -> float | None:
 
 
 def _quantile(values: Sequence[Any], q: float) -> float:
-    """The value of rank floor(q * (n - 1)) in ascending order: the lower of two."""
-    return float(sorted(values)[math.floor(Fraction(q) * (len(values) - 1))])
+    """The nearest rank: the least value that at least the share q of all does not exceed; q means its decimal."""
+    return float(sorted(values)[max(math.ceil(Fraction(repr(q)) * len(values)) - 1, 0)])
 
 
 def _top(counts: dict[Any, int], k: int) -> list[Any]:
@@ -137,8 +137,7 @@ def _inner(feature: Feature, values: Sequence[Any], times: Sequence[int], asked:
     elif feature.kind == "distinct":
         result = min(len(set(values)), params.get("limit", 1000))
     elif feature.kind == "quantile":
-        q = params["q"]
-        result = [_quantile(values, one) for one in q] if isinstance(q, list) else _quantile(values, q)
+        result = _quantile(values, params["q"])
     elif feature.kind == "top_k":
         counts = _count(values)
         result = {key: counts[key] for key in _top(counts, params["k"])}

@@ -75,8 +75,8 @@ def check_log(oracle: Oracle, rows: list[dict[str, Any]], before: int | None) ->
 def intervals(oracle: Oracle, key: Key) -> list[tuple[list[int], bool]]:
     """Instants of which the log holds one, or none if the flag is false.
 
-    Without thinning each stands alone. With `log_every` the last row of each interval (k*every, (k+1)*every] stays (C18): the last that must be there, or one
-    after it that may.
+    Without thinning each stands alone. With `log_every` the last row of each interval (k*every, (k+1)*every] stays
+    (C18): the last that must be there, or one after it that may.
     """
     every = oracle.view.log_every
     grouped: dict[int, list[tuple[int, bool]]] = {}

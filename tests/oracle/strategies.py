@@ -96,7 +96,7 @@ def parameters(kind: str, unit: int) -> st.SearchStrategy[dict[str, Any]]:
         return st.sampled_from(({}, {"limit": 2}))
     if kind == "quantile":
         return st.fixed_dictionaries(
-            {"q": st.sampled_from((0.0, 0.25, 0.5, 0.95, 1.0)), "error": st.sampled_from((0.01, 0.05))}
+            {"q": st.sampled_from((0.0, 0.25, 0.5, 0.55, 0.95, 1.0)), "error": st.sampled_from((0.01, 0.05))}
         )
     if kind == "top_k":
         return st.fixed_dictionaries({"k": st.integers(1, 3)})
