@@ -211,3 +211,7 @@ def write_expired(t, st, blocks, lane_f, lane_j, clock, steady, start, rows, n, 
             s += 1
         _refresh(st, blocks, b, end)
     return s, n
+
+
+KERNELS = (settle_events, settle_silence, take_events, write_touched, write_expired)
+"""What Python calls; everything else is inlined into these."""
