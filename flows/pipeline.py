@@ -19,7 +19,7 @@ from headrace.flows.admission import Admission
 from headrace.flows.batch import EventBatch
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.shard import BEGINNING, ShardOperator
-from headrace.flows.snapshot import pack, unpack
+from headrace.flows.snapshot import SnapshotError, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,14 @@ class SourceFlow:
             SnapshotError: the snapshot is damaged, or of other views than these.
         """
         meta, _ = unpack(data)
-        self._admission.restore(meta["admission"])
         for name, op in self._operators.items():
-            if name in meta["operators"]:
-                op.restore(meta["operators"][name])
+            if name not in meta["operators"]:
+                raise SnapshotError(
+                    f"View '{name}' is not in the checkpoint of source '{meta['source']}', which has been read already: it "
+                    "would miss all events until now. Run it into another data folder, or start this one afresh."
+                )
+            op.restore(meta["operators"][name])
+        self._admission.restore(meta["admission"])
 
 
 def _filled(tables: dict[str, pa.Table], logged: Iterable[ViewDefinition] | None = None) -> dict[str, pa.Table]:
