@@ -111,19 +111,27 @@ class Naive:
         return self.clock - max(self.heard.get(p, self.started), self.started) >= self.idle
 
 
-events = st.lists(
-    st.builds(
-        Sent,
-        st.integers(0, 3),
-        st.one_of(st.integers(0, 40), st.integers(0, 400)).map(lambda s: DAY + s * S),
-        st.sampled_from([None, "a", "b", "c", "d", "e"]),
-    ),
-    max_size=60,
+ids = st.sampled_from([None, "a", "b", "c", "d", "e"])
+scattered = st.lists(
+    st.builds(Sent, st.integers(0, 3), st.integers(0, 60).map(lambda s: DAY + s * S), ids), max_size=60
 )
 
 
+@st.composite
+def streams(draw: st.DrawFn) -> list[Sent]:
+    """Events roughly in order, a few seconds apart, with partitions that go silent for a while and come back."""
+    now, sent = DAY, []
+    for _ in range(draw(st.integers(0, 8))):
+        speaking = draw(st.lists(st.integers(0, 3), min_size=1, max_size=2))
+        for _ in range(draw(st.integers(1, 8))):
+            now += draw(st.integers(0, 6)) * S
+            back = draw(st.sampled_from([0, 0, 1, 3, 4, 25]))
+            sent.append(Sent(draw(st.sampled_from(speaking)), now - back * S, draw(ids)))
+    return sent
+
+
 @given(
-    events,
+    scattered | streams(),
     st.data(),
     st.sampled_from([0, 3, 20]),
     st.sampled_from([None, 30]),
@@ -273,6 +281,36 @@ def test_a_known_partition_that_never_sent_holds_the_flow_until_it_is_idle() -> 
     assert admission.watermark(DAY + 29 * S) is None
     admit(admission, at(30), clock_us=DAY + 30 * S)
     assert admission.watermark(DAY + 30 * S) == DAY + 30 * S
+
+
+def test_a_partition_that_speaks_again_before_idle_after_goes_on_counting() -> None:
+    admission = Admission(source(idle_after="30s"), range(2))
+    admit(admission, at(0, 0), at(0, 1), at(29, 0), at(29, 1), at(58, 0))
+    assert admission.watermark() == DAY + 29 * S
+    admit(admission, at(59, 0))
+    assert admission.watermark() == DAY + 59 * S
+
+
+def test_what_is_refused_still_shows_that_its_partition_is_not_silent() -> None:
+    admission = Admission(source(idle_after="30s"), range(2))
+    admit(admission, at(0, 0), at(10, 1), at(29, 0), at(5, 1), at(58, 0))
+    assert admission.watermark() == DAY + 10 * S
+
+
+def test_when_all_are_silent_the_flow_is_where_the_foremost_was() -> None:
+    admission = Admission(source(lateness="10s", idle_after="30s"), range(3), live=True)
+    admit(admission, at(0, 0), at(20, 1), clock_us=DAY + 20 * S)
+    assert admission.watermark(DAY + 49 * S) is None
+    assert admission.watermark(DAY + 50 * S) == DAY + 10 * S
+
+
+def test_a_snapshot_keeps_an_id_that_stands_exactly_at_the_watermark() -> None:
+    clicks = source(lateness="10s", dedup="id")
+    admission = Admission(clicks)
+    admit(admission, at(0, id="a"), at(10))
+    restored = Admission(clicks)
+    restored.restore(admission.snapshot())
+    assert admit(restored, at(10, id="a")).duplicates == 1
 
 
 def test_partitions_without_idle_after_are_waited_for() -> None:
