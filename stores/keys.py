@@ -78,32 +78,6 @@ def plain_key(view: str, name: str, dtype: str, value: Any) -> Any:
     )
 
 
-def parse_key(view: str, columns: KeyColumns, key: Mapping[str, str]) -> dict[str, Any]:
-    """Key values from text, as the command line gives them: `driver_id=7` of an int64 key becomes 7.
-
-    Raises:
-        DataError: text that is no value of the column's type; names as in `key_values`.
-
-    >>> parse_key("trips", (("driver_id", "int64"),), {"driver_id": "7"})
-    {'driver_id': 7}
-    """
-    parsed: dict[str, Any] = dict(key)
-    for name, dtype in columns:
-        if name not in key:
-            continue
-        text = key[name]
-        try:
-            if dtype == INT:
-                parsed[name] = int(text)
-            elif dtype == BYTES:
-                parsed[name] = bytes.fromhex(text)
-        except ValueError:
-            kind = f"{dtype} as hexadecimal digits" if dtype == BYTES else dtype
-            raise DataError(f"View '{view}': key '{name}' is {text!r}, expected {kind}.") from None
-    values = key_values(view, columns, parsed)
-    return dict(zip((name for name, _ in columns), values, strict=True))
-
-
 def _hint(name: str, dtype: str, value: Any) -> str:
     if dtype == STRING and not isinstance(value, (float, bytes)):
         return f" Give {name}={str(value)!r}."

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.features.errors import DataError
-from headrace.stores.keys import decode_key, encode_key, key_values, parse_key
+from headrace.stores.keys import decode_key, encode_key, key_values
 
 VALUES = st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(max_size=4), st.binary(max_size=4))
 KEYS = st.lists(VALUES, min_size=1, max_size=3).map(tuple)
@@ -26,16 +26,3 @@ def test_numbers_of_numpy_are_numbers_and_truth_is_not() -> None:
             key_values("v", (("a", "int64"),), {"a": value})
     with pytest.raises(DataError, match="does not fit 64 bits"):
         key_values("v", (("a", "int64"),), {"a": 2**63})
-
-
-def test_keys_from_the_command_line_take_the_type_of_their_column() -> None:
-    columns = (("user", "string"), ("shop", "int64"), ("token", "bytes"))
-    assert parse_key("v", columns, {"user": "7", "shop": "7", "token": "00ff"}) == {
-        "user": "7",
-        "shop": 7,
-        "token": b"\x00\xff",
-    }
-    with pytest.raises(DataError, match="key 'shop' is 'seven', expected int64"):
-        parse_key("v", columns, {"user": "7", "shop": "seven", "token": ""})
-    with pytest.raises(DataError, match="expected exactly user \\(string\\), shop \\(int64\\), token \\(bytes\\)"):
-        parse_key("v", columns, {"user": "7"})

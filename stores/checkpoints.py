@@ -1,0 +1,70 @@
+"""Checkpoints: where a flow goes on after a restart. State, offsets and log of one commit, or none of them."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.stores.errors import CorruptError
+from headrace.stores.manifest import SnapshotFile, read_manifest
+from headrace.stores.online import Clock
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `OfflineLog.commit` made durable together with the log's rows.
+
+    Attributes:
+        sequence: number of the commit.
+        snapshots: the flow's state by name of its parts.
+        offsets: by source name and partition, the next offset to read.
+        clock: the flow's clock.
+        settled_us: by view name, the instant before which the log is final.
+    """
+
+    sequence: int
+    snapshots: dict[str, bytes]
+    offsets: dict[str, dict[int, int]]
+    clock: Clock | None
+    settled_us: dict[str, int]
+
+
+def read_checkpoint(root: Path) -> Checkpoint | None:
+    """The newest checkpoint of the log at `root`; None when nothing was committed.
+
+    Raises:
+        CorruptError: a snapshot is missing or not what was written.
+    """
+    manifest = read_manifest(root)
+    if not manifest.sequence:
+        return None
+    while True:
+        try:
+            snapshots = {name: _read(root / file.path, name, file) for name, file in manifest.snapshots.items()}
+            break
+        except CorruptError:
+            before, manifest = manifest, read_manifest(root)
+            if manifest.sequence == before.sequence:  # else a commit meanwhile replaced it
+                raise
+    return Checkpoint(
+        sequence=manifest.sequence,
+        snapshots=snapshots,
+        offsets=manifest.offsets,
+        clock=manifest.clock,
+        settled_us={name: view.settled_us for name, view in manifest.views.items() if view.settled_us is not None},
+    )
+
+
+def _read(place: Path, name: str, file: SnapshotFile) -> bytes:
+    try:
+        data = place.read_bytes()
+    except FileNotFoundError:
+        data = None
+    if data is None or len(data) != file.size or zlib.crc32(data) != file.crc32:
+        what = "is missing" if data is None else "is not what was written"
+        raise CorruptError(
+            f"Snapshot '{name}' {what}: {place}. Restore it from a backup, or replay from the beginning into another "
+            "folder."
+        )
+    return data

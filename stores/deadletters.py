@@ -1,0 +1,68 @@
+"""Dead letters at rest: events that a flow could not take, as Parquet beside the log and committed with it.
+
+So a restart neither loses nor repeats one. `OfflineLog.dead_letters` stages them; `read_dead_letters` reads those that
+count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from headrace.stores.merging import resolve
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headrace.stores.offline import OfflineLog
+
+
+def dead_letter_schema() -> pa.Schema:
+    """Columns of dead letters: why, where the event stands in its source, its time if it had one, and the event
+    itself."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("reason", pa.string(), nullable=False),
+            pa.field("detail", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("partition", pa.int32(), nullable=False),
+            pa.field("offset", pa.int64(), nullable=False),
+            pa.field("event_time", pa.timestamp("us", tz="UTC")),
+            pa.field("payload", pa.string(), nullable=False),
+        ]
+    )
+
+
+def dead_letter_table(records: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """A table from records of reason, detail, source, partition, offset, event_time_us (microseconds or None) and
+    payload."""
+    import pyarrow as pa
+
+    schema = dead_letter_schema()
+    rows = list(records)
+    arrays = []
+    for field in schema:
+        if field.name == "event_time":
+            times = pa.array([row["event_time_us"] for row in rows], pa.int64())
+            arrays.append(times.cast(field.type))
+        else:
+            arrays.append(pa.array([row[field.name] for row in rows], field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def read_dead_letters(log: OfflineLog) -> pa.Table:
+    """Every committed dead letter of a log, in the order in which they came."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = dead_letter_schema()
+    tables = []
+    for file in log.manifest().dead_letters:
+        try:
+            table = pq.ParquetFile(resolve(log.root, file.path)).read()
+        except FileNotFoundError:  # moved to its place between the two looks
+            table = pq.ParquetFile(log.root / file.path).read()
+        tables.append(table.cast(schema))
+    return pa.concat_tables(tables) if tables else schema.empty_table()

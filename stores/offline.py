@@ -1,0 +1,288 @@
+"""The offline log: every settled row of every view, as Parquet files by view and date, read with DuckDB.
+
+One row for each instant at which an entity's values changed, final and never corrected (contract C18). Beside it, not
+settled yet, the tail: rows that would follow if no further event came, replaced by every commit. A question about an
+instant reads both.
+
+Any Parquet reader reads the settled rows too: `SELECT * FROM read_parquet('log/view=driver_activity/*/*.parquet')`. It
+sees committed files only. While a flow writes, a merge of small files can show it some rows twice; the readers here
+never do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from headrace.features.errors import DataError, did_you_mean
+from headrace.stores.errors import CorruptError, MissingStoreError
+from headrace.stores.keys import key_values
+from headrace.stores.layout import EVENT_TIMESTAMP, RowLayout, arrow_schema, arrow_type, check_same, row_layout
+from headrace.stores.logwriter import REMEDY, LogWriter
+from headrace.stores.manifest import Manifest, ViewLog, read_manifest
+from headrace.stores.merging import resolve
+from headrace.stores.online import Clock, Key, View
+from headrace.stores.sql import connect, empty_rows, fetch, instant, name, parquet_rows
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+FEW_KEYS = 64
+"""Up to so many keys a scan compares them in the filter, where Parquet statistics skip row groups; beyond it joins."""
+
+
+class OfflineLog:
+    """A log folder. Any number of processes read; one writes, from its first `append`, `tail` or `commit` on.
+
+    Args:
+        root: the folder; made at the first write.
+
+    A writer first clears away what a crash left. What it appends counts only from the next `commit`, which also keeps
+    the flow's state: one manifest for all views, snapshots, offsets and clock.
+    """
+
+    def __init__(self, root: str | PathLike[str]) -> None:
+        self.root = Path(root)
+        self._writer: LogWriter | None = None
+
+    # Writing
+
+    def append(self, view: View, rows: pa.Table) -> None:
+        """Stage settled rows of a view, in event-time order.
+
+        Raises:
+            OutOfOrderError: a row is at or before an instant that was committed, or before one appended earlier.
+            SchemaMismatchError: the rows lack columns, or the log holds rows that another definition of the view made.
+            LockedError: another process writes this log.
+            StoreError: the disk is full or the folder cannot be written; the flow must start again from its checkpoint.
+        """
+        self._writing().append(row_layout(view), rows)
+
+    def tail(self, view: View, rows: pa.Table) -> None:
+        """Stage provisional rows of a view for the next commit, which drops those of the commit before.
+
+        All are after the view's newest settled row; the commit refuses them otherwise.
+        """
+        self._writing().tail(row_layout(view), rows)
+
+    def dead_letters(self, rows: pa.Table) -> None:
+        """Stage events that could not be taken; `headrace.stores.deadletters.dead_letter_table` makes the table."""
+        self._writing().dead_letters(rows)
+
+    def commit(
+        self,
+        *,
+        settled_us: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, bytes] | None = None,
+        offsets: Mapping[str, Mapping[int, int]] | None = None,
+        clock: Clock | None = None,
+    ) -> Manifest:
+        """Make everything staged count, together and durably.
+
+        Args:
+            settled_us: by view name, the instant before which its rows are final; it never goes back.
+            snapshots: the flow's state by name of its parts; they replace those of the commit before.
+            offsets: by source name and partition, the next offset to read; they replace those of the commit before.
+            clock: the flow's clock.
+
+        Raises:
+            StoreError: nothing was committed; the flow must start again from its checkpoint.
+        """
+        return self._writing().commit(settled_us or {}, snapshots or {}, offsets or {}, clock)
+
+    def close(self) -> None:
+        """Give up what was not committed and let another process write."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __enter__(self) -> OfflineLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _writing(self) -> LogWriter:
+        if self._writer is None:
+            self._writer = LogWriter(self.root)
+        return self._writer
+
+    # Reading
+
+    def manifest(self) -> Manifest:
+        """The newest commit; its sequence is 0 when nothing was ever committed."""
+        return read_manifest(self.root)
+
+    def views(self) -> list[str]:
+        """Names of the views that the log holds, sorted."""
+        return sorted(self.manifest().views)
+
+    def settled_us(self, view: View) -> int | None:
+        """The instant before which the view's rows are final, microseconds; None when no commit said."""
+        return self._view_log(self.manifest(), row_layout(view)).settled_us
+
+    def files(self, view: View) -> list[Path]:
+        """The settled files of a view as of now, ordered by time."""
+        return [resolve(self.root, file.path) for file in self._view_log(self.manifest(), row_layout(view)).files]
+
+    def scan(
+        self,
+        view: View,
+        keys: Sequence[Key] | None = None,
+        *,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        columns: Sequence[str] | None = None,
+        tail: bool = True,
+    ) -> pa.Table:
+        """Rows of a view with event_timestamp in (from_us, to_us], ordered by time and then by key.
+
+        Args:
+            keys: only these entities; all by default.
+            columns: only these columns, in this order; all by default.
+            tail: also the provisional rows.
+
+        Raises:
+            MissingStoreError: the log has nothing of this view.
+            SchemaMismatchError: the log holds rows that another definition of the view made.
+            DataError: a key of another type.
+        """
+        layout = row_layout(view)
+        wanted = arrow_schema(layout).names if columns is None else list(columns)
+        schema = _schema(layout, wanted)
+        bounds = _bounds(from_us, to_us)
+        order = ", ".join(name(each) for each in (EVENT_TIMESTAMP, *layout.key_names))
+
+        def work(connection: duckdb.DuckDBPyConnection, sources: dict[str, str]) -> pa.Table:
+            which, parameters = _only(connection, layout, keys)
+            sql = (
+                f"SELECT {', '.join(name(each) for each in wanted)} FROM {sources[layout.view]} AS r"
+                f" WHERE {' AND '.join([*bounds, which])} ORDER BY {order}"
+            )
+            return fetch(connection, sql, parameters).cast(schema)
+
+        return self.query([view], work, from_us=from_us, to_us=to_us, tail=tail)
+
+    def latest(self, view: View, *, to_us: int | None = None, tail: bool = True) -> pa.Table:
+        """The newest row of each entity at or before `to_us`; raises as `scan`."""
+        layout = row_layout(view)
+        schema = arrow_schema(layout)
+        keys = ", ".join(name(each) for each in layout.key_names)
+        bounds = " AND ".join(_bounds(None, to_us)) or "true"
+
+        def work(connection: duckdb.DuckDBPyConnection, sources: dict[str, str]) -> pa.Table:
+            source = sources[layout.view]
+            at = EVENT_TIMESTAMP
+            newest = f"SELECT {keys}, max({at}) AS {at} FROM {source} WHERE {bounds} GROUP BY {keys}"
+            columns = ", ".join(name(each) for each in schema.names)
+            sql = f"SELECT {columns} FROM {source} SEMI JOIN ({newest}) USING ({keys}, {at})"
+            return fetch(connection, sql).cast(schema)
+
+        return self.query([view], work, to_us=to_us, tail=tail)
+
+    def query(
+        self,
+        views: Sequence[View],
+        work: Callable[[duckdb.DuckDBPyConnection, dict[str, str]], T],
+        *,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        tail: bool = True,
+    ) -> T:
+        """`work(connection, sources)` on one commit: `sources` has by view name the SQL of a table of its rows.
+
+        Only files that can hold rows of (from_us, to_us] are read; the rows themselves are not filtered. `work` is
+        called again when a commit meanwhile merged files away, so it keeps nothing between calls.
+        """
+        import duckdb
+
+        layouts = [row_layout(view) for view in views]
+        sources = self._sources(layouts, from_us, to_us, tail)
+        while True:
+            try:
+                with connect() as connection:
+                    return work(connection, sources)
+            except duckdb.IOException as error:
+                before, sources = sources, self._sources(layouts, from_us, to_us, tail)
+                if sources == before:
+                    raise CorruptError(
+                        f"The log at {self.root} lacks a file that its manifest names, or the file is damaged: "
+                        f"{error}. "
+                        "Restore it from a backup, or replay into another folder."
+                    ) from error
+
+    def _sources(self, layouts: list[RowLayout], from_us: int | None, to_us: int | None, tail: bool) -> dict[str, str]:
+        manifest = self.manifest()
+        return {each.view: self._source(manifest, each, from_us, to_us, tail) for each in layouts}
+
+    def _source(self, manifest: Manifest, layout: RowLayout, from_us: int | None, to_us: int | None, tail: bool) -> str:
+        log = self._view_log(manifest, layout)
+        paths = [
+            resolve(self.root, file.path)
+            for file in log.files
+            if (from_us is None or file.last_us > from_us) and (to_us is None or file.first_us <= to_us)
+        ]
+        if tail and log.tail is not None:
+            paths.append(self.root / log.tail.path)
+        return parquet_rows(paths) if paths else empty_rows(layout.columns)
+
+    def _view_log(self, manifest: Manifest, layout: RowLayout) -> ViewLog:
+        log = manifest.views.get(layout.view)
+        if log is None:
+            there = ", ".join(sorted(manifest.views)) or "no view"
+            raise MissingStoreError(
+                f"The log at {self.root} has nothing of view '{layout.view}'; it has {there}. Run a flow that writes "
+                "it first, or "
+                "check the path."
+            )
+        check_same(log.layout, layout, f"The log at {self.root}", REMEDY)
+        return log
+
+    def __repr__(self) -> str:
+        return f"OfflineLog({str(self.root)!r})"
+
+
+def _schema(layout: RowLayout, columns: list[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    types = dict(layout.columns)
+    for column in columns:
+        if column not in types:
+            raise DataError(
+                f"View '{layout.view}' has no column '{column}'{did_you_mean(column, types)} "
+                f"Its columns are: {', '.join(types)}."
+            )
+    return pa.schema([pa.field(column, arrow_type(types[column])) for column in columns])
+
+
+def _bounds(from_us: int | None, to_us: int | None) -> list[str]:
+    found = [] if from_us is None else [f"{EVENT_TIMESTAMP} > {instant(from_us)}"]
+    return found if to_us is None else [*found, f"{EVENT_TIMESTAMP} <= {instant(to_us)}"]
+
+
+def _only(
+    connection: duckdb.DuckDBPyConnection, layout: RowLayout, keys: Sequence[Key] | None
+) -> tuple[str, list[Any]]:
+    """Condition and parameters that keep the rows of `keys`."""
+    if keys is None:
+        return "true", []
+    values = [key_values(layout.view, layout.keys, key) for key in keys]
+    if not values:
+        return "false", []
+    if len(values) <= FEW_KEYS:
+        one = "(" + " AND ".join(f"{name(each)} = ?" for each in layout.key_names) + ")"
+        return "(" + " OR ".join([one] * len(values)) + ")", [part for each in values for part in each]
+    import pyarrow as pa
+
+    columns = [pa.array([each[i] for each in values], arrow_type(dtype)) for i, (_, dtype) in enumerate(layout.keys)]
+    connection.register("asked", pa.table(columns, names=list(layout.key_names)))
+    same = " AND ".join(f"a.{name(each)} = r.{name(each)}" for each in layout.key_names)
+    return f"EXISTS (SELECT 1 FROM asked a WHERE {same})", []

@@ -1,0 +1,77 @@
+"""DuckDB over log files: a connection, and the pieces of SQL that every question about a log uses."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.features.dtypes import BOOL, BYTES, FLOAT, INT, STRING, TIMESTAMP, split_list, split_map
+from headrace.stores.errors import StoreError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+_SQL = {INT: "BIGINT", FLOAT: "DOUBLE", STRING: "VARCHAR", BOOL: "BOOLEAN", BYTES: "BLOB", TIMESTAMP: "TIMESTAMPTZ"}
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A DuckDB of its own in memory, in UTC, that spills to the folder for temporary files."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise StoreError("Reading a log needs DuckDB: pip install 'headrace[offline]'.") from error
+    config: dict[str, Any] = {"temp_directory": str(Path(tempfile.gettempdir()) / "headrace-duckdb")}
+    connection = duckdb.connect(config=config)
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def fetch(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+    """The result of a query as an Arrow table."""
+    result = connection.sql(sql, params=list(parameters)) if parameters else connection.sql(sql)
+    return result.to_arrow_table()
+
+
+def name(column: str) -> str:
+    """A column's name, quoted.
+
+    >>> name('fare "net"')
+    '"fare ""net""\"'
+    """
+    return '"' + column.replace('"', '""') + '"'
+
+
+def instant(us: int) -> str:
+    """The SQL of an instant; exact to the microsecond."""
+    return f"make_timestamptz({us})"
+
+
+def parquet_rows(paths: Sequence[Path]) -> str:
+    """The SQL of a table of the rows of these files, whose columns are alike; filters and projections reach into
+    them."""
+    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = false)"
+
+
+def empty_rows(columns: Sequence[tuple[str, str]]) -> str:
+    """The SQL of a table without rows, of these columns and types."""
+    listed = ", ".join(f"CAST(NULL AS {sql_type(dtype)}) AS {name(column)}" for column, dtype in columns)
+    return f"(SELECT {listed} WHERE false)"
+
+
+def sql_type(dtype: str) -> str:
+    """DuckDB's type of a column type of dtypes.py.
+
+    >>> sql_type("map<string,list<timestamp>>")
+    'MAP(VARCHAR, TIMESTAMPTZ[])'
+    """
+    element = split_list(dtype)
+    if element is not None:
+        return f"{sql_type(element)}[]"
+    pair = split_map(dtype)
+    if pair is not None:
+        return f"MAP({sql_type(pair[0])}, {sql_type(pair[1])})"
+    return _SQL[dtype]
