@@ -2,9 +2,10 @@
 
     python benchmarks/operator.py
 
-Ours: `process` and `settle` per batch of 10,000 events, which gives the online rows (one per driver and batch, and those that
-expire) and the whole settled log (one row per event and per expiry), as Arrow tables.
-Limit: a plain NumPy pass over the same columns: per batch the tile of each event, and count, sum and maximum per driver.
+Ours: `process` and `settle` per batch of 10,000 events, which gives the online rows (one per driver and batch, and
+those that expire) and the whole settled log (one row per event and per expiry), as Arrow tables.
+Limit: a plain NumPy pass over the same columns: per batch the tile of each event, and count, sum and maximum per
+driver.
 Peers: the exact sliding window as a plain Python loop over objects in memory; Polars and DuckDB over the whole
 history at once, sorted beforehand (batch, so no online rows and no expiry), on one thread.
 """
@@ -18,7 +19,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from workload import DRIVERS, EVENTS, WINDOW_US, W1, LastHalfHour, measure, report, w1
+from workload import DRIVERS, EVENTS, W1, WINDOW_US, LastHalfHour, measure, report, w1
 
 from headrace.flows.batch import BatchColumn, EventBatch
 from headrace.flows.shard import ShardOperator

@@ -1,7 +1,7 @@
 """W1: how many pickups did a driver do in the last 30 minutes.
 
-One million events of 10,000 drivers (Zipf, exponent 1) over six hours, each stamped up to 5 seconds late relative to its
-place in the stream; count, sum, mean and maximum of `amount` over the last 30 minutes per driver.
+One million events of 10,000 drivers (Zipf, exponent 1) over six hours, each stamped up to 5 seconds late relative
+to its place in the stream; count, sum, mean and maximum of `amount` over the last 30 minutes per driver.
 """
 
 import gc

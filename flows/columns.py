@@ -49,7 +49,8 @@ UNSEEN = 2  # in `vk`: no value was ever written for this slot, so any value dif
 
 
 class StateColumns:
-    """One reading of one view: `state` for the kernels, `blocks` with the earliest next change of each block of slots."""
+    """One reading of one view: `state` for the kernels, `blocks` with the earliest next change of each block of
+    slots."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -3,7 +3,8 @@
 `step` marks the pieces of a kernel: inlined into their callers, because a state is a tuple of 14 arrays and passing it
 through a call costs more than most pieces do. `kernel` marks the entries that Python calls; they let go of the GIL.
 
-Both switch Numba's reference counting off (`_nrt`): no kernel allocates, every array belongs to the caller for the whole
+Both switch Numba's reference counting off (`_nrt`): no kernel allocates, every array belongs to the caller for the
+whole
 call, and the atomic counter updates on each array at each call took five times as long as the work itself (2.0 instead
 of 11 microseconds an event on the workload of `benchmarks/operator.py`; inlining made that 0.6).
 

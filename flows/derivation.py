@@ -18,8 +18,8 @@ Ints = npt.NDArray[np.int64]
 class Derivation:
     """Computes derived features; remembers each slot's last values where a row may stand or fall with them.
 
-    That is so in a view with hidden operands or object features (`plan.candidates`): elsewhere a derived value cannot change
-    unless a public number did.
+    That is so in a view with hidden operands or object features (`plan.candidates`): elsewhere a derived value
+    cannot change unless a public number did.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -29,7 +29,8 @@ class Derivation:
         self._last = np.zeros((0, 2 * len(self._names)), dtype=np.int64)
 
     def add(self, values: dict[str, tuple[Array, Array]], slots: Ints, kinds: Ints) -> None:
-        """Add the derived columns to `values`, and raise `kinds` to CHANGED where a public one differs from the slot's last.
+        """Add the derived columns to `values`, and raise `kinds` to CHANGED where a public one differs from the
+        slot's last.
 
         Rows are in time order per slot.
         """

@@ -26,8 +26,8 @@ from headrace.flows.snapshot import SnapshotError, pack, unpack
 class Output:
     """What came of one step.
 
-    online, log: rows by view name; views without rows are left out. dead: events that were not taken. duplicates: how many
-    events had been taken before. taken: how many were let in.
+    online, log: rows by view name; views without rows are left out. dead: events that were not taken. duplicates:
+    how many events had been taken before. taken: how many were let in.
     """
 
     online: dict[str, pa.Table] = field(default_factory=dict)
@@ -89,7 +89,8 @@ class SourceFlow:
         Args:
             batch: events in the order of their source.
             clock_us: the flow's clock, microseconds; None: the newest event (a replay).
-            wall_us: the wall clock, which far-future events are judged by where the source sets no `max_ahead`; None: not
+            wall_us: the wall clock, which far-future events are judged by where the source sets no `max_ahead`;
+            None: not
                 judged then.
         """
         admitted = self._admission.admit(batch, clock_us, self._settled(), wall_us=wall_us)
@@ -142,8 +143,8 @@ class SourceFlow:
         for name, op in self._operators.items():
             if name not in meta["operators"]:
                 raise SnapshotError(
-                    f"View '{name}' is not in the checkpoint of source '{meta['source']}', which has been read already: it "
-                    "would miss all events until now. Run it into another data folder, or start this one afresh."
+                    f"View '{name}' is not in the checkpoint of source '{meta['source']}', which has been read already: "
+                    "it would miss all events until now. Run it into another data folder, or start this one afresh."
                 )
             op.restore(meta["operators"][name])
         self._admission.restore(meta["admission"])

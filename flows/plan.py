@@ -7,8 +7,8 @@ Features are sorted by what their window needs to keep:
     sessions                 one group per (gap, filter), because the chain is of the filtered events
 
 each once per `ending`. Inside a group equal ops are kept once: `count`, `mean` and a rate over the same rows share one
-counter. Features whose state is not numeric (lists, sets, sketches, maps, the user's own) are *objects*: their tiles live
-in objects.py, and the kernels only keep their time, through the group's counter.
+counter. Features whose state is not numeric (lists, sets, sketches, maps, the user's own) are *objects*: their
+tiles live in objects.py, and the kernels only keep their time, through the group's counter.
 """
 
 from collections.abc import Iterable

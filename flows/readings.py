@@ -121,7 +121,8 @@ def settle_events(t, st, blocks, lane_f, lane_j, slots, effective, te, pos, vf, 
 
 @kernel
 def settle_silence(t, st, blocks, lane_f, lane_j, upto, start, rows, n, candidates):
-    """Let time pass to instant `upto` for slots whose next change is due. Returns (next slot, rows written, slots emptied).
+    """Let time pass to instant `upto` for slots whose next change is due. Returns (next slot, rows written, slots
+    emptied).
 
     `start`: the slot to begin with.
     """

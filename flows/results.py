@@ -50,12 +50,12 @@ def finish(t, r, f, i, elapsed_since, of, oj, row):
         oj[row, r] = 0
         if t.results[r, R_DEFAULT] == NULL:
             return False
-        return code == COUNTED or code == SUM_FLOAT or code == SUM_INT
+        return code in (COUNTED, SUM_FLOAT, SUM_INT)
     valid = True
     if code == COUNTED:
         oj[row, r] = n
         return True
-    if code == SUM_FLOAT or code == MEAN_FLOAT:
+    if code in (SUM_FLOAT, MEAN_FLOAT):
         v = f[0, p]
         if math.isfinite(v):
             v += f[0, p + 1]
@@ -68,7 +68,7 @@ def finish(t, r, f, i, elapsed_since, of, oj, row):
         of[row, r] = (float(i[0, p]) if exact else f[0, p + 1]) / n
     elif code == EXTREME:
         oj[row, r] = i[0, p]
-    elif code == VARIANCE or code == DEVIATION:
+    elif code in (VARIANCE, DEVIATION):
         valid = n > 1
         v = f[0, p + 3] / (n - 1) if valid else 0.0
         of[row, r] = math.sqrt(v) if code == DEVIATION else v

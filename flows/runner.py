@@ -38,7 +38,8 @@ CHECKPOINT_EVERY_S = 10.0
 class Summary:
     """What a run did. Counts are of this run alone, not of those it went on from.
 
-    read: events read per source, broken ones included. taken: let in. online_rows, log_rows, tail_rows: rows written, by
+    read: events read per source, broken ones included. taken: let in. online_rows, log_rows, tail_rows: rows
+    written, by
     view. dead: events not taken, by reason. duplicates: events taken before. entities: in memory at the end, by view.
     seconds: wall time. stopped: the run was interrupted; the next one goes on from there.
     """

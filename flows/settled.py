@@ -35,8 +35,8 @@ class SettledReading:
     def settle(self, slots: int, events: Prepared | None, upto: int) -> Columns:
         """Fold in `events` (sorted, effective at or before `upto`) and let time pass to `upto`, inclusive.
 
-        `slots`: how many slots there are. Returns one row per slot and instant at which an event came or a value changed,
-        in time order per slot.
+        `slots`: how many slots there are. Returns one row per slot and instant at which an event came or a value
+        changed, in time order per slot.
         """
         self.columns.reserve(slots, 0 if events is None else len(events))
         n = self._run(events, upto)

@@ -1,6 +1,7 @@
 """The shard operator: events in, feature rows out, state that can be saved (design section 5).
 
-It knows no Kafka, no Redis and no threads: the embedded runner, a Kafka worker and a distributed engine all drive this one
+It knows no Kafka, no Redis and no threads: the embedded runner, a Kafka worker and a distributed engine all drive
+this one
 object. Callers give it events that admission has let in, a clock and the watermark; it holds two readings of the view
 (contract C17 and C18) over one table of keys:
 
@@ -8,7 +9,8 @@ object. Callers give it events that admission has let in, a clock and the waterm
     advance(clock)        -> online rows       a value falls as time passes with no new event (C5)
     settle(watermark)     -> log rows          in event-time order, final
     tail()                -> log rows          what would follow if no further event came; changes nothing
-    snapshot() -> bytes, restore(bytes)        the settled reading and the events that wait; the online reading is their sum
+    snapshot() -> bytes, restore(bytes)        the settled reading and the events that wait; the online reading is
+    their sum
 """
 
 from typing import Any
@@ -39,7 +41,8 @@ class ShardOperator:
 
     Args:
         view: a feature view or its definition.
-        plain: compute every feature by the plain Python algebra of `headrace.features` instead of the kernels' lanes. Slow;
+        plain: compute every feature by the plain Python algebra of `headrace.features` instead of the kernels'
+        lanes. Slow;
             it is the reference that the kernels are compared with.
     """
 
@@ -87,8 +90,8 @@ class ShardOperator:
             clock_us: the flow's clock; never goes back (an earlier one counts as the latest).
 
         Returns:
-            online rows, at most one per entity: those the events touched, as of the clock or the entity's newest event if
-            that is later, and those of which a value fell because the clock moved.
+            online rows, at most one per entity: those the events touched, as of the clock or the entity's newest
+            event if that is later, and those of which a value fell because the clock moved.
         """
         events = prepare(self._plan, self._keys, batch)
         self._buffer.add(events)
@@ -106,8 +109,8 @@ class ShardOperator:
         """The watermark has come to `watermark_us`: no event before it comes any more.
 
         Returns:
-            log rows for every instant before it that has not settled yet, in order of instant (entities of one instant in
-            an order that depends on their keys alone). With `log_every` only whole intervals settle.
+            log rows for every instant before it that has not settled yet, in order of instant (entities of one
+            instant in an order that depends on their keys alone). With `log_every` only whole intervals settle.
         """
         self._watermark = max(self._watermark, watermark_us)
         upto = self._watermark - 1
@@ -156,8 +159,8 @@ class ShardOperator:
         if meta["view"] != self.view.name or meta["fingerprint"] != self.view.fingerprint():
             raise SnapshotError(
                 f"Snapshot is of view '{meta['view']}' as defined by {meta['fingerprint'][:12]}, but this is view "
-                f"'{self.view.name}' as defined by {self.view.fingerprint()[:12]}: its state would be misread. Start the "
-                "changed view under another name or with an empty data directory, and replay its source."
+                f"'{self.view.name}' as defined by {self.view.fingerprint()[:12]}: its state would be misread. Start "
+                "the changed view under another name or with an empty data directory, and replay its source."
             )
         self._keys.load(meta["keys"])
         self._settled = SettledReading(self._plan)

@@ -58,14 +58,14 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """
     if len(data) < _PREFIX.size + _DIGEST or not data.startswith(MAGIC):
         raise SnapshotError(
-            f"Not a Headrace snapshot: {len(data)} bytes that do not begin with {MAGIC!r}. Was the file cut short, or is it "
-            "another file? Restore from an earlier checkpoint."
+            f"Not a Headrace snapshot: {len(data)} bytes that do not begin with {MAGIC!r}. Was the file cut short, or "
+            "is it another file? Restore from an earlier checkpoint."
         )
     _, version, length = _PREFIX.unpack_from(data)
     if version != VERSION:
         raise SnapshotError(
-            f"Snapshot has format version {version}; this Headrace reads version {VERSION}. Use the Headrace that wrote it, "
-            "or start the flow anew from its source."
+            f"Snapshot has format version {version}; this Headrace reads version {VERSION}. Use the Headrace that "
+            "wrote it, or start the flow anew from its source."
         )
     if hashlib.blake2b(memoryview(data)[:-_DIGEST], digest_size=_DIGEST).digest() != data[-_DIGEST:]:
         raise SnapshotError(

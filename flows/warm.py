@@ -25,7 +25,7 @@ class _Warming(Event):
 
 def is_warm() -> bool:
     """Whether this process has loaded or compiled the kernels already, or finds them compiled on the disk."""
-    return all(kernel.signatures or kernel.stats.cache_path and _has_index(kernel) for kernel in KERNELS)
+    return all(kernel.signatures or (kernel.stats.cache_path and _has_index(kernel)) for kernel in KERNELS)
 
 
 def _has_index(kernel: object) -> bool:

@@ -36,7 +36,8 @@ _TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d{1,6})?)?")
 class FeatureRow(dict[str, Any]):
     """Public features of one entity at one instant, by name; instants as integer microseconds UTC.
 
-    status: by feature, see `headrace.features.reading.Status`. event_timestamp: the instant the stored row is as of, and
+    status: by feature, see `headrace.features.reading.Status`. event_timestamp: the instant the stored row is as
+    of, and
     newest_event: the entity's newest event that the view took; ISO text, None for an entity that was never seen.
     """
 
@@ -144,7 +145,8 @@ class Replay:
         return rows
 
     def training_set(self, spine: Any, time: str = "event_timestamp") -> pa.Table:
-        """The features that serving would have given at each row of `spine`; see `headrace.materialize.training_set`."""
+        """The features that serving would have given at each row of `spine`; see
+        `headrace.materialize.training_set`."""
         from headrace.materialize.training import training_set
         from headrace.stores.offline import OfflineLog
 
