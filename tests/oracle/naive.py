@@ -239,8 +239,8 @@ class Oracle:
         """Instants at which the entity writes a log row if nothing else comes (C18), in order, and whether it must.
 
         It must at each instant of an event, and at each other instant at which a value changed by something entering or
-        leaving a window. What a decaying value does between two such instants writes nothing. It may where windows
-        changed and no value but one that rests on rounding (`ROUNDED`), or one that decays anyway.
+        leaving a window. What a decaying value does between two such instants writes nothing. It may at an instant at
+        which a row, taken or not, entered or left a window, and no value changed but by rounding (`ROUNDED`) or decay.
         """
         events = self._events[key]
         out = dict.fromkeys((e.since for e in events), True)
@@ -253,15 +253,12 @@ class Oracle:
 
     def _turned(self, key: Key, t: int) -> str | None:
         """Whether values at `t` differ from those of the windows a microsecond before: "changed", "perhaps", None."""
-        now, before, moved = {}, {}, set()
+        now, before = {}, {}
         for f in self.features:
             content, was = self.content(f, key, t), self.content(f, key, t - 1)
             now[f.name] = self.value(f, key, t)
             before[f.name] = now[f.name] if was == content else aggregate(f, was, t - f.window.ending)
-            if was != content:
-                moved.add(f.name)
-        rounded = {f.name for f in self.features if f.kind in ROUNDED and f.name in moved}
-        rounded |= {f.name for f in self.features if f.kind == "decayed_sum" and moved}
+        rounded = {f.name for f in self.features if f.kind in ROUNDED}
         rounded |= {f.name for f in self.view.features if isinstance(f, Derived) and rounded & {f.left, f.right}}
         values, others = self._with_derived(now), self._with_derived(before)
         if any(values[n] != others[n] and not (n in rounded and nearly(values[n], others[n])) for n in values):
