@@ -1,13 +1,12 @@
-"""Approximate aggregations with stated error: distinct count by least hashes, quantiles by logarithmic buckets.
+"""Approximate aggregations with stated error: distinct count by theta sketch, quantiles by logarithmic buckets.
 
 Both states are sets in the mathematical sense (the least hashes of all values; counts per bucket), so the result is
-the same for any order of updates and merges: a replay equals a live run (contract C3).
+the same for any order of updates and merges: a replay equals a live run (contract C3). Why these two:
+docs/decisions/0003-sketches.md.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, exp, inf, isinf, log, sqrt
@@ -17,7 +16,6 @@ from headrace.features.aggregations import Aggregation, Position, State
 from headrace.features.dtypes import FLOAT, INT, NUMBERS
 from headrace.features.errors import DefinitionError
 
-_HASHES = 2**64
 _INFINITE_KEY = 2**40
 _SMALLEST = 2.2250738585072014e-308 * 1.5
 """Magnitudes below this count as zero in a quantile: near the end of normal floats, buckets have no room."""
@@ -25,17 +23,20 @@ _SMALLEST = 2.2250738585072014e-308 * 1.5
 
 @dataclass(frozen=True)
 class ApproxDistinct(Aggregation):
-    """How many different values, estimated from the k = 2**lg_k least of their hashes.
+    """How many different values: a theta sketch of Apache DataSketches with k = 2**lg_k hashes.
 
     Exact while there are at most k different values. Beyond, unbiased with a relative standard error of 1/sqrt(k - 1):
     1.6 % at lg_k=12, 0.8 % at 14 (two thirds of the answers are nearer than that, 99.7 % nearer than three times that).
-    Memory: up to 2k hashes per tile. Z. Bar-Yossef et al., RANDOM 2002, algorithm 2; the estimator k/U(k + 1):
-    K. Beyer et al., SIGMOD 2007, theorem 1.
+    Memory: 8 bytes per different value, at most 16 k bytes per tile.
 
-    State: [theta, hashes]: all different 64-bit hashes (XXH3) below theta.
+    An answer is always read from a trimmed sketch, which holds the k least hashes of all values: so it depends on the
+    set of values alone, however they were spread over tiles. A. Dasgupta, K. Lang, L. Rhodes, J. Thaler, ICDT 2016.
+
+    State: [seen, sketch, union]: whether there was an input, a sketch that takes updates, and a union of what was
+    merged in (None before the first merge).
 
     Raises:
-        DefinitionError: lg_k is not between 4 and 20.
+        DefinitionError: lg_k is not between 5 and 20.
     """
 
     lg_k: int = 12
@@ -43,9 +44,9 @@ class ApproxDistinct(Aggregation):
     empty: ClassVar[Any] = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.lg_k, bool) or not isinstance(self.lg_k, int) or not 4 <= self.lg_k <= 20:
+        if isinstance(self.lg_k, bool) or not isinstance(self.lg_k, int) or not 5 <= self.lg_k <= 20:
             raise DefinitionError(
-                f"approx_distinct: lg_k must be between 4 and 20, got {self.lg_k!r}. The default is 12."
+                f"approx_distinct: lg_k must be between 5 and 20, got {self.lg_k!r}. The default is 12."
             )
 
     @property
@@ -57,51 +58,78 @@ class ApproxDistinct(Aggregation):
         return INT
 
     def init(self) -> State:
-        return [_HASHES, set()]
+        return [False, _datasketches().update_theta_sketch(self.lg_k), None]
 
     def update(self, state: State, value: Any, te_us: int, position: Position) -> State:
-        hashed = hash64(value)
-        if hashed < state[0]:
-            state[1].add(hashed)
-            if len(state[1]) > 2 << self.lg_k:
-                self._trim(state)
+        state[0] = True
+        state[1].update(hashable(value))
         return state
 
     def merge(self, a: State, b: State) -> State:
-        theta = min(a[0], b[0])
-        a[1] |= b[1]
-        if theta < _HASHES:
-            a[1] = {hashed for hashed in a[1] if hashed < theta}
-        a[0] = theta
-        if len(a[1]) > 2 << self.lg_k:
-            self._trim(a)
+        if not b[0]:
+            return a
+        if a[2] is None:
+            a[2] = _datasketches().theta_union(self.lg_k)
+        a[0] = True
+        a[2].update(b[1])
+        if b[2] is not None:
+            a[2].update(b[2].get_result())
         return a
 
     def finish(self, state: State, t_us: int) -> int:
-        k = 1 << self.lg_k
-        hashes = state[1]
-        if len(hashes) <= k and state[0] == _HASHES:
-            return len(hashes)
-        # A trimmed state holds the k least hashes and theta is the next one: either way this is the (k+1)-th least.
-        least: int = sorted(hashes)[k] if len(hashes) > k else state[0]
-        return round(k * _HASHES / least)
+        return round(self._whole(state).get_estimate()) if state[0] else 0
 
     def is_empty(self, state: State) -> bool:
-        return not state[1]
+        return not state[0]
 
     def encode(self, state: State) -> bytes:
-        hashes = sorted(state[1])
-        return super().encode([state[0] - 1, struct.pack(f"<{len(hashes)}Q", *hashes)])
+        data: bytes = self._whole(state).serialize()
+        return data
 
     def decode(self, data: bytes) -> State:
-        theta, packed = super().decode(data)
-        return [theta + 1, set(struct.unpack(f"<{len(packed) // 8}Q", packed))]
+        sketches = _datasketches()
+        whole = sketches.compact_theta_sketch.deserialize(data)
+        state = self.init()
+        if not whole.is_empty():
+            state[0], state[2] = True, sketches.theta_union(self.lg_k)
+            state[2].update(whole)
+        return state
 
-    def _trim(self, state: State) -> None:
-        hashes = sorted(state[1])
-        k = 1 << self.lg_k
-        state[0] = hashes[k]
-        state[1] = set(hashes[:k])
+    @staticmethod
+    def _whole(state: State) -> Any:
+        """The trimmed sketch of all values. To trim, and to unite what is united already, changes no later answer."""
+        if state[2] is None:
+            state[1].trim()
+            return state[1].compact()
+        state[2].update(state[1])
+        return state[2].get_result()
+
+
+def hashable(value: Any) -> int | float | str:
+    """A value as DataSketches hashes it, the same in every process and on every machine.
+
+    Text gets a prefix, because the library ignores the empty text; bytes go as Latin-1, and text that is no UTF-8 (a
+    lone surrogate) as the bytes that it would be.
+    """
+    if isinstance(value, str):
+        if value.isascii():
+            return "_" + value
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "_" + value.encode("utf-8", "surrogatepass").decode("latin-1")
+        return "_" + value
+    if isinstance(value, bytes):
+        return "_" + value.decode("latin-1")
+    return int(value) if isinstance(value, bool) else value
+
+
+@cache
+def _datasketches() -> Any:
+    """Imported at first use: it imports NumPy."""
+    import datasketches
+
+    return datasketches
 
 
 @dataclass(frozen=True)
@@ -212,28 +240,3 @@ def _bounded_exp(exponent: float, factor: float) -> float:
 @cache
 def _log_gamma(error: float) -> float:
     return log((1 + error) / (1 - error))
-
-
-def hash64(value: Any) -> int:
-    """XXH3 of a value's canonical bytes, the same in every process and on every machine.
-
-    int64: 8 bytes little-endian; float64 likewise (-0.0 as 0.0); bool: one byte; text: UTF-8.
-    """
-    if isinstance(value, str):
-        data = value.encode("utf-8", "surrogatepass")
-    elif isinstance(value, bool):
-        data = b"\x01" if value else b"\x00"
-    elif isinstance(value, int):
-        data = value.to_bytes(8, "little", signed=True)
-    elif isinstance(value, float):
-        data = struct.pack("<d", value + 0.0)
-    else:
-        data = value
-    return _xxh3()(data)
-
-
-@cache
-def _xxh3() -> Callable[[bytes], int]:
-    from xxhash import xxh3_64_intdigest
-
-    return xxh3_64_intdigest

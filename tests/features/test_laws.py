@@ -49,13 +49,13 @@ FLOATS = st.floats(-1e9, 1e9, allow_nan=False).map(lambda x: x + 0.0) | st.sampl
 INTS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
 WORDS = st.sampled_from(["a", "b", "c", "d", "é", ""])
 NUMERIC = [Sum(), Mean(), Min(), Max(), Var(), Std(), DecayedSum(50_000_000), DecayedMean(50_000_000)]
-SKETCHES = [Quantile(0.5), Quantile(1.0), Quantile(0.05, 0.1), ApproxDistinct(4), ApproxDistinct()]
+SKETCHES = [Quantile(0.5), Quantile(1.0), Quantile(0.05, 0.1), ApproxDistinct(5), ApproxDistinct()]
 LISTS = [First(), Last(), FirstN(3), LastN(3), FirstN(1), Distinct(), Distinct(2)]
 CASES: list[tuple[Aggregation, st.SearchStrategy[Any]]] = [
     (Count(), st.just(True)),
     *((agg, FLOATS) for agg in [*NUMERIC, *SKETCHES, *LISTS, Custom(Spread())]),
-    *((agg, INTS) for agg in [*NUMERIC, Quantile(0.5), ApproxDistinct(4), TopK(2)]),
-    *((agg, WORDS) for agg in [Last(), LastN(3), Distinct(2), Min(), TopK(2), TopK(10), ApproxDistinct(4)]),
+    *((agg, INTS) for agg in [*NUMERIC, Quantile(0.5), ApproxDistinct(5), TopK(2)]),
+    *((agg, WORDS) for agg in [Last(), LastN(3), Distinct(2), Min(), TopK(2), TopK(10), ApproxDistinct(5)]),
     *((agg, st.booleans()) for agg in [Sum(), Mean(), TopK(1), Distinct()]),
     (ByBucket(Count(), 2), st.tuples(WORDS, st.just(True))),
     (ByBucket(Mean(), 2), st.tuples(WORDS, FLOATS)),
