@@ -18,7 +18,7 @@ FOLDERS = ("features", "flows", "materialize", "serving", "stores")
 
 # Third-party packages that neither a definition nor a lookup may load; the command line's belong here too.
 HEAVY = [
-    *("duckdb", "lmdb", "numba", "pandas", "polars", "pyarrow", "xxhash"),
+    *("datasketches", "duckdb", "lmdb", "numba", "pandas", "polars", "pyarrow"),
     *("confluent_kafka", "feast", "river"),
     *("matplotlib", "scipy", "sklearn", "rich", "typer"),
 ]

