@@ -252,6 +252,14 @@ def test_ids_below_the_watermark_leave_memory() -> None:
     assert len(admission.snapshot()["ids"]) == 100
 
 
+def test_ids_at_or_after_the_watermark_stay_however_many_they_are() -> None:
+    admission = Admission(source(lateness="10s", dedup="id"))
+    sent = [at(i // 500, id=str(i)) for i in range(5_000)]
+    for first in range(0, 5_000, 250):
+        admit(admission, *sent[first : first + 250])
+    assert admit(admission, *sent).duplicates == 5_000
+
+
 def test_a_late_event_may_count_from_the_watermark_at_its_arrival() -> None:
     result = admit(Admission(source(lateness="10s", late="count")), at(0), at(100), at(50), at(95))
     assert result.batch.time.tolist() == [DAY, DAY + 100 * S, DAY + 50 * S, DAY + 95 * S]
