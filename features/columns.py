@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from headrace.features.dtypes import BOOL, TIMESTAMP
 from headrace.features.methods import AggregationMethods
 from headrace.features.operators import Operand
 from headrace.features.time import format_instant
+
+T = TypeVar("T")
 
 
 class Expression(Operand, AggregationMethods):
@@ -32,10 +34,10 @@ class Expression(Operand, AggregationMethods):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Column(Expression):
+class Column(Expression, Generic[T]):
     """A column of an event: `Ride.fare`.
 
-    For type checkers `fare: Column` may stand in an event in place of `fare: float`; see `Event`.
+    For type checkers `fare: Column[float]` may stand in an event in place of `fare: float`; see `Event`.
 
     Attributes:
         event: name of the event. name: name of the column. dtype: its type (see dtypes.py). nullable: whether it may

@@ -17,7 +17,7 @@ import types
 import typing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from headrace.features import dtypes
 from headrace.features.building import aggregate_rows, condition_on
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from headrace.features.methods import WindowOptions
 
 if TYPE_CHECKING:
-    EventTime = Column
+    EventTime: TypeAlias = Column[datetime]
 else:
 
     class EventTime:
@@ -89,7 +89,7 @@ class EventMeta(type):
         cls.__schema__ = None if root else _schema(cls, namespace)
         return cls
 
-    def __getattr__(cls, name: str) -> Column:
+    def __getattr__(cls, name: str) -> Column[Any]:
         schema = cls.__dict__.get("__schema__")
         if schema is None or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
@@ -175,7 +175,7 @@ class FilteredEvent:
         self._event = event
         self._condition = condition
 
-    def __getattr__(self, name: str) -> Column:
+    def __getattr__(self, name: str) -> Column[Any]:
         if name.startswith("_"):
             raise AttributeError(name)
         field = _of(self._event).field(name)

@@ -53,7 +53,7 @@ class Source:
         event: Any,
         lateness: Duration,
         max_ahead: Duration | None,
-        dedup: str | Column | None,
+        dedup: str | Column[Any] | None,
         idle_after: Duration | None,
         late: str,
     ) -> None:
@@ -120,7 +120,7 @@ class KafkaSource(Source):
         *,
         lateness: Duration = "0s",
         max_ahead: Duration | None = None,
-        dedup: str | Column | None = None,
+        dedup: str | Column[Any] | None = None,
         idle_after: Duration | None = None,
         late: str = "dead_letter",
         **options: Any,
@@ -164,7 +164,7 @@ class FileSource(Source):
         unit: str | None = None,
         lateness: Duration = "0s",
         max_ahead: Duration | None = None,
-        dedup: str | Column | None = None,
+        dedup: str | Column[Any] | None = None,
         idle_after: Duration | None = None,
         late: str = "dead_letter",
     ) -> None:
@@ -213,7 +213,7 @@ class FrameSource(Source):
         unit: str | None = None,
         lateness: Duration = "0s",
         max_ahead: Duration | None = None,
-        dedup: str | Column | None = None,
+        dedup: str | Column[Any] | None = None,
         idle_after: Duration | None = None,
         late: str = "dead_letter",
     ) -> None:
@@ -261,7 +261,7 @@ class IterableSource(Source):
         unit: str | None = None,
         lateness: Duration = "0s",
         max_ahead: Duration | None = None,
-        dedup: str | Column | None = None,
+        dedup: str | Column[Any] | None = None,
         idle_after: Duration | None = None,
         late: str = "dead_letter",
     ) -> None:
@@ -281,7 +281,7 @@ def _set(source: object, **fields: Any) -> None:
         object.__setattr__(source, name, value)
 
 
-def _dedup(schema: EventSchema, dedup: str | Column | None, shown: str) -> str | None:
+def _dedup(schema: EventSchema, dedup: str | Column[Any] | None, shown: str) -> str | None:
     if dedup is None:
         return None
     name = dedup.name if isinstance(dedup, Column) else dedup
