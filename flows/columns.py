@@ -35,6 +35,7 @@ from headrace.flows.tiles import (
     PENDING_TAIL,
     TAIL,
     WINDOW_STRIDE,
+    WRITTEN,
     State,
     mark_free,
 )
@@ -99,7 +100,7 @@ class StateColumns:
         st = self.state
         extra = capacity - len(st.si)
         si = np.full((extra, self._width), NONE, dtype=np.int64)
-        si[:, [NEWEST, ASOF]] = NEVER
+        si[:, [NEWEST, ASOF, WRITTEN]] = NEVER
         si[:, NEXT] = FOREVER
         si[:, self._lengths] = 0
         more = {

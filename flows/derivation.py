@@ -24,7 +24,9 @@ class Derivation:
 
     def __init__(self, plan: Plan) -> None:
         self._view = plan.view
-        self._names = tuple(n for n in plan.derived if not plan.hidden(n)) if plan.candidates else ()
+        moving = {each.name for each in plan.view.rederived}
+        names = (n for n in plan.derived if not plan.hidden(n) and n not in moving)
+        self._names = tuple(names) if plan.candidates else ()
         self._any = bool(plan.derived)
         self._last = np.zeros((0, 2 * len(self._names)), dtype=np.int64)
 

@@ -46,6 +46,22 @@ def two_sum(a: float, b: float) -> tuple[float, float]:
 
 
 @step
+def divide(hi: float, lo: float, n: float) -> float:
+    """`(hi + lo) / n`, rounded once: the quotient, corrected by what its product with n leaves (T. J. Dekker, 1971)."""
+    q = hi / n
+    if not abs(q) < 1e290:
+        return q
+    split = 134217729.0 * q
+    q_hi = split - (split - q)
+    split = 134217729.0 * n
+    n_hi = split - (split - n)
+    q_lo, n_lo = q - q_hi, n - n_hi
+    product = q * n
+    error = ((q_hi * n_hi - product) + q_hi * n_lo + q_lo * n_hi) + q_lo * n_lo
+    return q + (((hi - product) - error) + lo) / n
+
+
+@step
 def init_ops(ops, first, last, f, i, row, at):
     """Write the neutral element of ops `first..last` into the lanes at (`row`, `at`)."""
     for o in range(first, last):
@@ -125,7 +141,8 @@ def update_ops(ops, half_life, first, last, f, i, row, at, vf, vi, mask, e, te, 
             s, r = two_sum(f[row, p + 1], d / n)
             f[row, p + 1] = s
             f[row, p + 2] += r
-            f[row, p + 3] += d * d * ((n - 1) / n)
+            # An infinite input leaves no variance, whatever the order in which it came.
+            f[row, p + 3] += d * d * ((n - 1) / n) if math.isfinite(vf[e, v]) else math.nan
         elif c == FIRST:
             if te < i[row, p] or (te == i[row, p] and pos < i[row, p + 1]):
                 i[row, p] = te

@@ -77,8 +77,8 @@ class _Tiles:
         if value is None:
             return
         k = (te - 1) // self._hop if self._hop else 0
-        state = self._tiles.get(k)
-        self._tiles[k] = self._agg.update(self._agg.init() if state is None else state, value, te, position)
+        state = self._tiles[k] if k in self._tiles else self._agg.init()
+        self._tiles[k] = self._agg.update(state, value, te, position)
         if self._bounds is not None and _inside(k, self._bounds):
             self._fold = self._agg.update(self._fold, value, te, position)
 

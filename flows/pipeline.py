@@ -143,7 +143,7 @@ class SourceFlow:
         for name, op in self._operators.items():
             if name not in meta["operators"]:
                 raise SnapshotError(
-                    f"View '{name}' is not in the checkpoint of source '{meta['source']}', which has been read already: "
+                    f"View '{name}' is not in the checkpoint of source '{meta['source']}', which has been read: "
                     "it would miss all events until now. Run it into another data folder, or start this one afresh."
                 )
             op.restore(meta["operators"][name])

@@ -300,7 +300,8 @@ def _assemble(
                 lane_of[g][op],
                 lane_of[g][inputs],
                 results.NO_DEFAULT if default is MISSING else results.NULL if default is None else results.VALUE,
-                int(hidden),
+                # A hidden sum that decays stands for what is derived from it, which moves with every instant.
+                int(hidden and code != results.DECAYED_SUM),
                 0,
                 first_op[g] + op,
             )

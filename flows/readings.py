@@ -76,11 +76,11 @@ def _fold(t, st, s, vf, vi, mask, x, te, pos, steady):
 
 
 @step
-def _put(t, st, s, lane_f, lane_j, rows, n, kind):
+def _put(t, st, s, lane_f, lane_j, rows, n, kind, drifts):
     rows.slot[n] = s
     rows.instant[n] = st.si[s, ASOF]
     rows.newest[n] = st.si[s, NEWEST]
-    rows.kind[n] = max(kind, write_row(t, st, s, lane_f, lane_j, rows.of, rows.oj, rows.ok, n))
+    rows.kind[n] = max(kind, write_row(t, st, s, lane_f, lane_j, rows.of, rows.oj, rows.ok, n, drifts))
 
 
 @kernel
@@ -99,7 +99,7 @@ def settle_events(t, st, blocks, lane_f, lane_j, slots, effective, te, pos, vf, 
             changed = advance_slot(t, st, s, st.si[s, NEXT], st.si[s, NEXT])
             _schedule(t, st, s, blocks, False)
             if changed:
-                _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE)
+                _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, False)
                 if candidates or rows.kind[n] != CANDIDATE:
                     n += 1
         row = st.si[s, ROW]
@@ -115,7 +115,7 @@ def settle_events(t, st, blocks, lane_f, lane_j, slots, effective, te, pos, vf, 
         st.si[s, ASOF] = u
         if _fold(t, st, s, vf, vi, mask, x, te[x], pos[x], u) or again:
             _schedule(t, st, s, blocks, False)
-        _put(t, st, s, lane_f, lane_j, rows, row, EVENT)
+        _put(t, st, s, lane_f, lane_j, rows, row, EVENT, False)
     return slots.shape[0], n
 
 
@@ -143,7 +143,7 @@ def settle_silence(t, st, blocks, lane_f, lane_j, upto, start, rows, n, candidat
                 changed = advance_slot(t, st, s, st.si[s, NEXT], st.si[s, NEXT])
                 _schedule(t, st, s, blocks, False)
                 if changed:
-                    _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE)
+                    _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, False)
                     if candidates or rows.kind[n] != CANDIDATE:
                         n += 1
                 if st.si[s, NEXT] == FOREVER and is_empty(t, st, s):
@@ -184,7 +184,7 @@ def write_touched(t, st, blocks, lane_f, lane_j, dirty, touched, clock, steady, 
         now = max(clock, st.si[s, NEWEST], st.si[s, ASOF])
         advance_slot(t, st, s, now, steady)
         _schedule(t, st, s, blocks, True)
-        _put(t, st, s, lane_f, lane_j, rows, n, EVENT)
+        _put(t, st, s, lane_f, lane_j, rows, n, EVENT, True)
     return touched
 
 
@@ -206,7 +206,7 @@ def write_expired(t, st, blocks, lane_f, lane_j, clock, steady, start, rows, n, 
                     return s, n
                 advance_slot(t, st, s, clock, steady)
                 _schedule(t, st, s, blocks, True)
-                _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE)
+                _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, True)
                 if candidates or rows.kind[n] != CANDIDATE:
                     n += 1
             s += 1

@@ -7,8 +7,8 @@ lane that counts its inputs; the result is written as the 8 bytes of a float64 o
 import math
 
 from headrace.flows.compiled import step
-from headrace.flows.lanes import NEVER
-from headrace.flows.tiles import ASOF, G_DELAY, W_GROUP, window_lanes
+from headrace.flows.lanes import NEVER, divide
+from headrace.flows.tiles import ASOF, G_DELAY, W_GROUP, WRITTEN, window_lanes
 
 (
     COUNTED,  # inputs counted; 0 when empty
@@ -57,9 +57,12 @@ def finish(t, r, f, i, elapsed_since, of, oj, row):
         return True
     if code in (SUM_FLOAT, MEAN_FLOAT):
         v = f[0, p]
-        if math.isfinite(v):
-            v += f[0, p + 1]
-        of[row, r] = v / n if code == MEAN_FLOAT else v
+        if not math.isfinite(v):
+            of[row, r] = v
+        elif code == MEAN_FLOAT:
+            of[row, r] = divide(v, f[0, p + 1], float(n))
+        else:
+            of[row, r] = v + f[0, p + 1]
     elif code == SUM_INT:
         oj[row, r] = i[0, p]
         valid = abs(f[0, p + 1] - float(i[0, p])) < 4.611686018427388e18
@@ -90,11 +93,25 @@ def finish(t, r, f, i, elapsed_since, of, oj, row):
 
 
 @step
-def write_row(t, st, s, lane_f, lane_j, of, oj, ok, row):
-    """Write every result of slot `s` at its as-of to row `row`. Returns CHANGED if a public value differs from the last
-    one written for the slot, else CANDIDATE; the slot's last values are brought up to date."""
+def _decayed_alike(t, r, last, now, elapsed):
+    """Whether a decayed sum is what the last one has become by time alone, up to the rounding of its folds."""
+    expected = last * 2.0 ** (-float(elapsed) / t.half_life[t.results[r, R_OP]])
+    return abs(now - expected) <= 1e-9 * abs(now)
+
+
+@step
+def write_row(t, st, s, lane_f, lane_j, of, oj, ok, row, drifts):
+    """Write every result of slot `s` at its as-of to row `row`.
+
+    Returns CHANGED if a public value differs from the last one written for the slot, else CANDIDATE; the slot's last
+    values are brought up to date. `drifts`: a decay by time alone is a change too.
+    """
     kind = CANDIDATE
     window = -1
+    elapsed = 0
+    if st.si[s, WRITTEN] != NEVER:
+        elapsed = st.si[s, ASOF] - st.si[s, WRITTEN]
+    st.si[s, WRITTEN] = st.si[s, ASOF]
     for r in range(t.results.shape[0]):
         w = t.results[r, R_WINDOW]
         if w != window:
@@ -106,8 +123,10 @@ def write_row(t, st, s, lane_f, lane_j, of, oj, ok, row):
         valid = finish(t, r, lane_f, lane_j, asked, of, oj, row)
         ok[row, r] = valid
         if valid != st.vk[s, r] or oj[row, r] != st.vj[s, r]:
+            decayed = t.results[r, R_CODE] == DECAYED_SUM and not drifts and valid == st.vk[s, r]
+            alike = decayed and _decayed_alike(t, r, st.vf[s, r], of[row, r], elapsed)
+            if not alike and not t.results[r, R_HIDDEN]:
+                kind = CHANGED
             st.vk[s, r] = valid
             st.vj[s, r] = oj[row, r]
-            if not t.results[r, R_HIDDEN]:
-                kind = CHANGED
     return kind

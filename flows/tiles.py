@@ -30,9 +30,9 @@ SLIDING, COMPLETED, CURRENT, UNBOUNDED = range(4)
 G_KIND, G_HOP, G_DELAY, G_OP0, G_OP1, G_WIDTH, G_MASK, G_PENDS, G_WIN0, G_WIN1, G_PARAM, G_LONGEST = range(12)
 W_GROUP, W_MODE, W_EXIT, W_BACK, W_SUFFIX = range(5)
 
-# Columns of a slot: three instants, the row it wrote last, then per group HEAD, TAIL, PENDING_HEAD, PENDING_TAIL, then
-# per window FRONT, MID, AHEAD, LENGTH.
-NEWEST, ASOF, NEXT, ROW, FIRST_GROUP = range(5)
+# Columns of a slot: three instants, the row it wrote last and the instant of that, then per group HEAD, TAIL,
+# PENDING_HEAD, PENDING_TAIL, then per window FRONT, MID, AHEAD, LENGTH.
+NEWEST, ASOF, NEXT, ROW, WRITTEN, FIRST_GROUP = range(6)
 HEAD, TAIL, PENDING_HEAD, PENDING_TAIL = range(4)
 FRONT, MID, AHEAD, LENGTH = range(4)
 GROUP_STRIDE = WINDOW_STRIDE = 4
