@@ -106,6 +106,13 @@ def plain_value(value: Any, dtype: str) -> Any:
     return value if convert is None else convert(value)
 
 
+def table_value(value: Any, dtype: str) -> Any:
+    """A value as features/ knows it in the form that makes an Arrow column: maps as pairs, at any depth; None stays
+    None."""
+    convert = None if value is None else _encoder(dtype)
+    return value if convert is None else convert(value)
+
+
 def table_of(layout: RowLayout, keys: Sequence[Mapping[str, Any]], rows: Sequence[StoredRow]) -> pa.Table:
     """A table of rows from keys and rows, the inverse of reading; for tests and for moving rows between stores.
 
@@ -123,8 +130,7 @@ def table_of(layout: RowLayout, keys: Sequence[Mapping[str, Any]], rows: Sequenc
         columns[name] = [row.values[name] for row in rows]
     arrays = []
     for name, dtype in layout.columns:
-        encode = _encoder(dtype)
-        values = columns[name] if encode is None else [None if v is None else encode(v) for v in columns[name]]
+        values = [table_value(value, dtype) for value in columns[name]]
         array = pa.array(values, arrow_type(dtype.replace(TIMESTAMP, "int64")))
         arrays.append(array.cast(arrow_type(dtype)) if TIMESTAMP in dtype else array)
     return conform(layout, pa.table(arrays, names=[name for name, _ in layout.columns]))

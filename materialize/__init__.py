@@ -1,0 +1,5 @@
+"""From the log to models and online stores: training sets, and online stores filled again."""
+
+from headrace.materialize.training import training_set
+
+__all__ = ["training_set"]
