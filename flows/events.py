@@ -33,7 +33,11 @@ class _Lazy(Mapping[str, tuple[Array, Array]]):
 
 
 def prepare(plan: Plan, keys: KeyTable, batch: EventBatch) -> Prepared:
-    """The events of `batch` that concern the view, with new keys given slots."""
+    """The events of `batch` that concern the view, with new keys given slots.
+
+    An event that no feature takes does not concern it, nor one without the entity's key (a key declared `| None`):
+    a flight whose aircraft is unknown counts for its airport all the same.
+    """
     columns = _Lazy(batch)
     n = len(batch)
     known: dict[int, tuple[Array, Array]] = {}
@@ -56,6 +60,8 @@ def prepare(plan: Plan, keys: KeyTable, batch: EventBatch) -> Prepared:
         if mask.column is not None:
             masks[:, m] &= column(mask.column)[1]
     concerns = masks[:, list(plan.relevant)].any(axis=1)
+    for key in keys.names:
+        concerns &= batch.valid(key)
     everything = bool(concerns.all())
     chosen: Any = slice(None) if everything else concerns
     inputs = np.zeros((n, max(1, len(plan.inputs))))

@@ -35,6 +35,7 @@ class Output:
     dead: Sequence[DeadLetter] = ()
     duplicates: int = 0
     taken: int = 0
+    missing: dict[str, int] = field(default_factory=dict)
 
 
 class SourceFlow:
@@ -55,6 +56,7 @@ class SourceFlow:
         for name in names:
             if names.count(name) > 1:
                 raise DefinitionError(f"Two views are named '{name}'. Give one of them another name, with name='...'.")
+        self._columns = tuple(dict.fromkeys(name for view in self.views for name in view.event_columns))
         self._admission = Admission(source)
         self._operators = {view.name: ShardOperator(view) for view in self.views}
 
@@ -103,6 +105,7 @@ class SourceFlow:
             dead=admitted.dead,
             duplicates=admitted.duplicates,
             taken=len(admitted.batch),
+            missing=self._missing(admitted.batch),
         )
 
     def advance(self, clock_us: int) -> Output:
@@ -117,6 +120,10 @@ class SourceFlow:
     def settled_us(self) -> dict[str, int]:
         """By view, the instant before which the log is final."""
         return {name: op.watermark_us for name, op in self._operators.items()}
+
+    def _missing(self, batch: EventBatch) -> dict[str, int]:
+        counts = {name: len(batch) - int(batch.valid(name).sum()) for name in self._columns}
+        return {name: count for name, count in counts.items() if count}
 
     def _settled(self) -> int | None:
         least = min((op.watermark_us for op in self._operators.values()), default=BEGINNING)
@@ -142,9 +149,10 @@ class SourceFlow:
         meta, _ = unpack(data)
         for name, op in self._operators.items():
             if name not in meta["operators"]:
+                source = meta["source"]
                 raise SnapshotError(
-                    f"View '{name}' is not in the checkpoint of source '{meta['source']}', which has been read: "
-                    "it would miss all events until now. Run it into another data folder, or start this one afresh."
+                    f"View '{name}' is not in the checkpoint of source '{source}', which has been read already: it would "
+                    "miss all events until now. Run it into another data folder, or start this one afresh."
                 )
             op.restore(meta["operators"][name])
         self._admission.restore(meta["admission"])

@@ -6,7 +6,7 @@ each instant gives its row. Both write rows into output columns and return when 
 and goes on.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -214,5 +214,5 @@ def write_expired(t, st, blocks, lane_f, lane_j, clock, steady, start, rows, n, 
     return s, n
 
 
-KERNELS = (settle_events, settle_silence, take_events, write_touched, write_expired)
+KERNELS: tuple[Any, ...] = (settle_events, settle_silence, take_events, write_touched, write_expired)
 """What Python calls; everything else is inlined into these."""

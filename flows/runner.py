@@ -40,7 +40,8 @@ class Summary:
 
     read: events read per source, broken ones included. taken: let in. online_rows, log_rows, tail_rows: rows
     written, by
-    view. dead: events not taken, by reason. duplicates: events taken before. entities: in memory at the end, by view.
+    view. dead: events not taken, by reason. duplicates: events taken before. missing: values that were null or NaN, by
+    source and column. entities: in memory at the end, by view.
     seconds: wall time. stopped: the run was interrupted; the next one goes on from there.
     """
 
@@ -51,6 +52,7 @@ class Summary:
     tail_rows: Counter[str] = field(default_factory=Counter)
     dead: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
+    missing: Counter[str] = field(default_factory=Counter)
     entities: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     stopped: bool = False
@@ -83,8 +85,7 @@ class _Feed:
         if checkpoint is not None and self.name in checkpoint.snapshots:
             self.flow.restore(checkpoint.snapshots[self.name])
             self.offset = checkpoint.offsets.get(self.name, {}).get(0, 0)
-        keys = {key for view in views for key in view.entity.keys}
-        self._parts: Iterator[Part] = batches(source, size, self.offset, required=keys)
+        self._parts: Iterator[Part] = batches(source, size, self.offset)
         self.next: Part | None = None
         self.ended = False
 
@@ -225,6 +226,7 @@ def _write(
         summary.dead.update(letter.reason for letter in dead)
     summary.taken += output.taken
     summary.duplicates += output.duplicates
+    summary.missing.update({f"{feed.name}.{column}": n for column, n in output.missing.items()})
 
 
 def _finish(feeds: Sequence[_Feed], store: EmbeddedStore, log: OfflineLog, summary: Summary) -> None:

@@ -5,9 +5,11 @@ that cannot be written), and every later start takes it from there in under a se
 """
 
 import time
+from typing import Any
 
 import numpy as np
 
+from headrace.features.columns import Column
 from headrace.features.entities import Entity
 from headrace.features.events import Event, EventTime
 from headrace.features.sources import IterableSource
@@ -19,7 +21,7 @@ from headrace.flows.readings import KERNELS
 
 class _Warming(Event):
     key: str
-    value: float
+    value: Column[float]
     at: EventTime
 
 
@@ -28,8 +30,8 @@ def is_warm() -> bool:
     return all(kernel.signatures or (kernel.stats.cache_path and _has_index(kernel)) for kernel in KERNELS)
 
 
-def _has_index(kernel: object) -> bool:
-    return bool(kernel._cache._cache_file._load_index())  # type: ignore[attr-defined]
+def _has_index(kernel: Any) -> bool:
+    return bool(kernel._cache._cache_file._load_index())
 
 
 def warm() -> float:

@@ -91,7 +91,7 @@ class Replay:
         at = source.schema.time_field
         offset = self._offsets.get(partition, 0)
         self._offsets[partition] = offset + len(given)
-        how = reading_of(source, self.view.entity.keys)
+        how = reading_of(source)
         batch, dead = decode_rows(source.schema, [self._dated(row, at) for row in given], partition, offset, how)
         self.dead += dead
         self._take(self._flow.push(batch, self._clock))
