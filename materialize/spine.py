@@ -99,6 +99,8 @@ def _times(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
     if column.null_count:
         row = column.is_null().index(True).as_py()
         raise DataError(f"{shown} is null in row {row}. Drop such rows, or say when they are asked.")
+    if not len(column):
+        return np.empty(0, np.int64)
     column = _plain_text(column)
     if pa.types.is_string(column.type):
         try:
@@ -106,8 +108,6 @@ def _times(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
             return np.array([instant_us(text, f"{shown}, row {row}") for row, text in texts], np.int64)
         except DefinitionError as error:
             raise DataError(str(error)) from None
-    if not len(column) and pa.types.is_null(column.type):
-        return np.empty(0, np.int64)
     if not pa.types.is_timestamp(column.type):
         raise DataError(
             f"{shown} is {column.type}, expected timestamps with a zone. A number's unit would be a guess; convert it "
@@ -133,9 +133,11 @@ def _as_key(column: pa.ChunkedArray, dtype: str, shown: str) -> pa.ChunkedArray:
         INT: pa.types.is_integer(got) or pa.types.is_floating(got),  # pandas makes floats of integers with gaps
         BYTES: pa.types.is_binary(got) or pa.types.is_large_binary(got) or pa.types.is_fixed_size_binary(got),
     }[dtype]
-    if not fits and not pa.types.is_null(got):
+    if not fits and len(column) and not pa.types.is_null(got):
         hint = " Convert it first: the number 1 and the text '1' are two entities." if dtype in (STRING, INT) else ""
         raise DataError(f"{shown} is {got} in the spine, expected {dtype}.{hint}")
+    if not len(column):
+        return pa.chunked_array([], arrow_type(dtype))
     try:
         return column.cast(arrow_type(dtype))
     except pa.ArrowInvalid as error:
@@ -144,8 +146,14 @@ def _as_key(column: pa.ChunkedArray, dtype: str, shown: str) -> pa.ChunkedArray:
 
 def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Text as plain strings, whichever of Arrow's forms (categorical, large, view) it comes in."""
+    if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
+        chunks = [chunk.dictionary.cast(pa.string()).take(chunk.indices) for chunk in column.chunks]
+        column = pa.chunked_array(chunks, pa.string())
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
-        column = column.cast(pa.string())
-    return column
+        return column.cast(column.type.value_type)
+    return column.cast(pa.string()) if _is_text(column.type) else column
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(test(dtype) for test in tests)
