@@ -25,14 +25,14 @@ EXTRA_OF = {
 
 @contextmanager
 def told(debug: bool = False) -> Iterator[None]:
-    """Turns an error of Headrace, or a package that is not installed, into its message on stderr and exit code 1.
+    """Turns an error of Headrace, of a file or of a missing package into its message on stderr and exit code 1.
 
     Any other exception passes: it is a defect of ours and its traceback is what we need to see. `debug`, or the
     variable HEADRACE_DEBUG, lets the traceback of every error through.
     """
     try:
         yield
-    except (HeadraceError, ModuleNotFoundError) as error:
+    except (HeadraceError, OSError, ModuleNotFoundError) as error:
         if debug or os.environ.get("HEADRACE_DEBUG"):
             raise
         message = _not_installed(error) if isinstance(error, ModuleNotFoundError) else str(error)

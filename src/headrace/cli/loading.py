@@ -90,6 +90,6 @@ def _names_of(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise DefinitionError(
             f"{place_in(path, error)}: {type(error).__name__}: {error}. The file failed while it was read; "
-            "put --debug before the command for the traceback."
+            "add --debug for the traceback."
         ) from error
     return vars(module)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -13,8 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from headrace.cli.answering import History
 from headrace.features.dtypes import TIMESTAMP, split_list, split_map
-from headrace.features.time import format_instant
+from headrace.features.time import format_instant, instant_us
+from headrace.features.views import ViewDefinition
+from headrace.serving.vectors import FeatureVector
 
 
 def plain(value: Any, dtype: str) -> Any:
@@ -29,15 +33,15 @@ def plain(value: Any, dtype: str) -> Any:
     if element is not None:
         return [plain(each, element) for each in value]
     if pair is not None:
-        return {str(plain(key, pair[0])): plain(each, pair[1]) for key, each in value.items()}
+        pairs = value.items() if isinstance(value, Mapping) else value  # Arrow gives a map as a list of pairs
+        return {str(plain(key, pair[0])): plain(each, pair[1]) for key, each in pairs}
     if dtype == TIMESTAMP:
-        return format_instant(value)
+        return format_instant(instant_us(value, dtype) if isinstance(value, datetime) else value)
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
-def cell(value: Any, dtype: str) -> Text:
-    """A value in a table: floats to six digits, null greyed."""
-    shown = plain(value, dtype)
+def cell(shown: Any) -> Text:
+    """A plain value in a table: floats to six digits, null greyed."""
     if shown is None:
         return Text("null", style="dim")
     if isinstance(shown, str):
@@ -55,59 +59,116 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def instant(us: int | None) -> str | None:
-    return None if us is None else format_instant(us)
-
-
 def print_json(answer: Any) -> None:
     """One JSON document on stdout."""
     typer.echo(json.dumps(answer, ensure_ascii=False))
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+def _table(title: str, *, header: bool = True) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), show_header=header
+    )
 
 
-def print_features(
-    title: str,
-    values: Mapping[str, Any],
-    statuses: Mapping[str, str],
-    dtypes: Mapping[str, str],
-    notes: Mapping[str, str | None],
-) -> None:
-    """One entity's features, a line each with the status, and below them the notes (as of, newest event)."""
-    table = _table(title)
+def _note(console: Console, name: str, text: str) -> None:
+    console.print(Text.assemble((f"{name}: ", "dim"), text))
+
+
+def _named(view: ViewDefinition, keys: Mapping[str, Any]) -> str:
+    return " ".join([view.name, *(f"{name}={value}" for name, value in keys.items())])
+
+
+def _instant(moment: datetime | None) -> str | None:
+    return None if moment is None else format_instant(instant_us(moment, "instant"))
+
+
+def show_vector(view: ViewDefinition, vector: FeatureVector, *, as_json: bool) -> None:
+    """One entity's features, each with its status, and how fresh they are."""
+    values = {name: plain(value, view.dtypes[name]) for name, value in vector.items()}
+    if as_json:
+        print_json(
+            {
+                "view": view.name,
+                "entity": vector.key,
+                "at": _instant(vector.at),
+                "newest_event": _instant(vector.newest_event),
+                "features": values,
+                "status": vector.status,
+            }
+        )
+        return
+    table = _table(_named(view, vector.key))
     table.add_column("feature", overflow="fold")
     table.add_column("value", justify="right", overflow="fold")
     table.add_column("status", style="dim")
     for name, value in values.items():
-        table.add_row(name, cell(value, dtypes[name]), statuses[name])
+        table.add_row(name, cell(value), vector.status[name])
     console = Console()
     console.print(table)
-    for name, note in notes.items():
-        console.print(Text.assemble((f"{name}: ", "dim"), note or "never"))
+    _note(console, "asked at", _instant(vector.at) or "")
+    _note(console, "newest event", _instant(vector.newest_event) or "none: this entity was never seen")
 
 
-def print_rows(title: str, rows: Sequence[Mapping[str, Any]], dtypes: Mapping[str, str], notes: Iterable[str]) -> None:
-    """Rows of one entity over time, a line each."""
-    table = _table(title)
-    for name, dtype in dtypes.items():
-        table.add_column(name, justify="left" if dtype == TIMESTAMP else "right", overflow="fold")
+def show_history(view: ViewDefinition, keys: Mapping[str, Any], history: History, *, as_json: bool) -> None:
+    """One entity's rows, oldest first, a line each; provisional ones are marked."""
+    rows = [{name: plain(row[name], dtype) for name, dtype in history.dtypes.items()} for row in history.rows]
+    settled = "" if history.settled_us is None else format_instant(history.settled_us)
+    final = [row["event_timestamp"] < settled for row in rows]
+    if as_json:
+        settling = [{**row, "settled": is_final} for row, is_final in zip(rows, final, strict=True)]
+        print_json({"view": view.name, "entity": keys, "older": history.older, "rows": settling})
+        return
+    table = _table(_named(view, keys))
+    for name, dtype in history.dtypes.items():
+        at = name == "event_timestamp"
+        table.add_column(name, justify="left" if dtype == TIMESTAMP else "right", overflow="fold", no_wrap=at)
+    for row, is_final in zip(rows, final, strict=True):
+        table.add_row(*map(cell, row.values()), style=None if is_final else "italic")
+    console = Console()
+    console.print(table)
+    if history.older:
+        _note(console, "older", f"{history.older:,} rows more; --limit 0 shows all")
+    if not all(final):
+        provisional = f"{final.count(False)} rows from {settled}: what follows if no further event comes"
+        _note(console, "provisional", provisional if settled else "all rows: nothing has settled yet")
+
+
+def show_dead(letters: Sequence[Mapping[str, Any]], older: int, *, as_json: bool) -> None:
+    """Events that could not be taken, a line each."""
+    rows = [{**letter, "event_time": _instant(letter["event_time"])} for letter in letters]
+    if as_json:
+        print_json({"older": older, "dead": rows})
+        return
+    table = _table("Events that could not be taken" if rows else "Every event was taken")
+    for name in ("reason", "source", "offset", "detail", "payload") if rows else ():
+        table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(cell(row[name], dtype) for name, dtype in dtypes.items()))
+        where = f"{row['partition']}:{row['offset']}"
+        table.add_row(row["reason"], row["source"], where, row["detail"], row["payload"])
     console = Console()
     console.print(table)
-    for note in notes:
-        console.print(Text(note, style="dim"))
+    if older:
+        _note(console, "older", f"{older:,} more; --limit 0 shows all")
 
 
-def print_summary(title: str, lines: Mapping[str, str]) -> None:
+def show_figures(title: str, lines: Mapping[str, str]) -> None:
     """Names and figures, a line each."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), show_header=False
-    )
+    table = _table(title, header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, figure in lines.items():
         table.add_row(name, figure)
     Console().print(table)
+
+
+def view_as_data(view: ViewDefinition) -> dict[str, Any]:
+    """A view for `headrace views --json`."""
+    return {
+        "name": view.name,
+        "entity": view.entity.name,
+        "keys": view.entity.keys,
+        "source": repr(view.source),
+        "ttl_us": view.ttl_us,
+        "fingerprint": view.fingerprint(),
+        "features": {name: {"dtype": view.dtypes[name]} for name in view.feature_names()},
+    }

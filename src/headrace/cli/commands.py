@@ -1,0 +1,229 @@
+"""The commands of `headrace`: what each takes, in the order a newcomer meets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from headrace.cli.failing import told
+from headrace.cli.project import DATA, asked_view
+from headrace.version import VERSION
+
+GUIDE = """Features for machine learning from event streams: define them in a Python file, replay them, ask for them.
+
+**Start here**
+
+    headrace init rides              a project that runs as it is
+    cd rides
+    headrace views views.py          what it defines, and how exact it is
+    headrace run views.py            replays its events into ./headrace-data
+    headrace get driver_activity driver_id=1
+    headrace get driver_activity driver_id=1 --at 2026-01-01T09:00Z
+    headrace history driver_activity driver_id=1
+
+A value falls as time passes with no new event, and a question about the past sees nothing from after it. Every command
+explains itself: `headrace run --help`.
+"""
+
+
+class Commands(typer.core.TyperGroup):
+    """Runs a command and tells its errors without a traceback. `--debug` may stand anywhere."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--debug"] * ("--debug" in args) + [word for word in args if word != "--debug"])
+
+    def invoke(self, ctx: Any) -> Any:
+        with told(debug=bool(ctx.params.get("debug"))):
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=Commands,
+    help=GUIDE,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DataFolder = Annotated[
+    Path,
+    typer.Option("--data", envvar="HEADRACE_DATA", help="Folder of the online store, the log and the checkpoints."),
+]
+ViewsPath = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Python file with your feature views.", show_default=False)
+]
+ViewName = Annotated[str, typer.Argument(metavar="VIEW", help="Name of a feature view.", show_default=False)]
+Keys = Annotated[
+    list[str], typer.Argument(metavar="KEY=VALUE...", help="The entity, by all of its keys.", show_default=False)
+]
+FromFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", help="File that defines the view.", show_default="that of the last run into the data folder"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON.")]
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"headrace {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """What every command has; `Commands` reads `debug`."""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write it.", show_default="here")] = Path(
+        "."
+    ),
+) -> None:
+    """Write a starter project: feature views, a day of events, tests and a README.
+
+    It runs as it is; change it into yours.
+    """
+    from headrace.cli.starter import write_starter
+
+    for path in write_starter(folder):
+        typer.echo(f"wrote {path}")
+    step = "" if folder == Path(".") else f"cd {folder} && "
+    typer.echo(f"Next: {step}headrace run views.py")
+
+
+@app.command()
+def views(file: ViewsPath, as_json: AsJson = False) -> None:
+    """Show the feature views of a file: what each feature computes, over which window, how exactly."""
+    from headrace.cli.loading import load
+    from headrace.cli.show import print_json, view_as_data
+
+    found = load(file).views
+    if as_json:
+        print_json([view_as_data(view) for view in found])
+    else:
+        typer.echo("\n\n".join(view.describe() for view in found))
+
+
+@app.command()
+def run(
+    file: ViewsPath,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--view", metavar="VIEW", help="Run this view only; may be repeated.", show_default="all"),
+    ] = None,
+    data: DataFolder = DATA,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Events per batch. Values do not depend on it.")
+    ] = 10_000,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Drop what earlier runs wrote and begin anew.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replay the sources of a file's views into the online store and the log.
+
+    A later run goes on where this one ended, also after Ctrl-C or a crash. The clock is the stream's own: after the
+    run, "now" is its newest event. What could not be taken (late, malformed, too far ahead) is counted, and
+    `headrace dead` shows it.
+    """
+    from headrace.cli.loading import load
+    from headrace.cli.replaying import as_data, print_run, replay
+    from headrace.cli.show import print_json
+
+    loaded = load(file)
+    chosen = loaded.only(only or ())
+    summary = replay(loaded, chosen, data, batch_size=batch_size, fresh=fresh, quiet=quiet)
+    if as_json:
+        print_json(as_data(summary, data))
+    else:
+        print_run(summary, chosen, data)
+
+
+@app.command()
+def get(
+    view: ViewName,
+    keys: Keys,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="Ask as of this instant (2026-01-01T09:00Z).", show_default="now"),
+    ] = None,
+    data: DataFolder = DATA,
+    file: FromFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one entity's features: value, status and freshness.
+
+    Now from the online store, as a model server would; with --at from the log, what serving would have said then.
+
+        headrace get driver_activity driver_id=7
+        headrace get driver_activity driver_id=7 --at 2026-01-01T09:00Z
+    """
+    from headrace.cli.answering import as_of, now
+    from headrace.cli.questions import entity_keys
+    from headrace.cli.show import show_vector
+
+    asked = asked_view(data, file, view)
+    entity = entity_keys(asked, keys)
+    vector = now(asked, entity, data) if at is None else as_of(asked, entity, at, data)
+    show_vector(asked, vector, as_json=as_json)
+
+
+@app.command()
+def history(
+    view: ViewName,
+    keys: Keys,
+    since: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Only rows after this instant.")] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only rows up to this instant.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="The newest so many rows; 0: all.")] = 20,
+    data: DataFolder = DATA,
+    file: FromFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how one entity's features came about: a row for each instant at which one changed, by an event or by time.
+
+    headrace history driver_activity driver_id=7 --from 2026-01-01T08:00Z --to 2026-01-01T09:00Z
+    """
+    from headrace.cli.answering import history as rows_of
+    from headrace.cli.questions import entity_keys
+    from headrace.cli.show import show_history
+    from headrace.features.time import instant_us
+
+    asked = asked_view(data, file, view)
+    entity = entity_keys(asked, keys)
+    start = None if since is None else instant_us(since, "--from")
+    end = None if until is None else instant_us(until, "--to")
+    found = rows_of(asked, entity, data, from_us=start, to_us=end, limit=limit)
+    show_history(asked, entity, found, as_json=as_json)
+
+
+@app.command()
+def dead(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="The newest so many; 0: all.")] = 20,
+    data: DataFolder = DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Show the events that could not be taken, each with its reason."""
+    from headrace.cli.answering import dead_letters
+    from headrace.cli.show import show_dead
+
+    show_dead(*dead_letters(data, limit), as_json=as_json)
+
+
+@app.command()
+def demo() -> None:
+    """New York's flights of 2013 as a stream: features of delays, a model with and without them, a figure, lookups."""
+    from headrace.demo import main
+
+    main()
