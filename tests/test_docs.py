@@ -14,17 +14,27 @@ from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+
+from headrace.cli.commands import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PUBLIC = [
     "headrace",
     "headrace.features",
-    "headrace.flows",
-    "headrace.stores",
+    "headrace.features.functions",
+    "headrace.flows.runner",
     "headrace.materialize",
+    "headrace.materialize.online",
     "headrace.serving",
+    "headrace.stores.embedded",
+    "headrace.stores.errors",
+    "headrace.stores.memory",
+    "headrace.stores.offline",
+    "headrace.stores.online",
+    "headrace.testing",
 ]
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -99,7 +109,16 @@ def test_commands_print_as_written(page: Path, tmp_path: Path) -> None:
 
 
 def public(module: str) -> list[str]:
-    return [each for each in importlib.import_module(module).__all__ if not each.startswith("__")]
+    """What a module declares public, else the classes and functions that it defines without an underscore."""
+    found = importlib.import_module(module)
+    declared = getattr(found, "__all__", None)
+    if declared is not None:
+        return [each for each in declared if not each.startswith("__")]
+    return [
+        each
+        for each, value in vars(found).items()
+        if not each.startswith("_") and callable(value) and getattr(value, "__module__", "") == module
+    ]
 
 
 @pytest.mark.parametrize("module", PUBLIC)
@@ -132,3 +151,13 @@ def test_the_container_runs_the_demo() -> None:
     assert "headrace demo" in script.splitlines()
     assert "\t@$(BIN)/headrace demo\n" in (ROOT / "Makefile").read_text()
     assert "[demo]" in script
+
+
+def test_the_command_line_is_told_with_every_option() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    commands = typer.main.get_command(app).commands
+    for command_name, command in commands.items():
+        part = re.search(rf"^## `headrace {command_name}\b.*?(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+        assert part, f"headrace {command_name} has no section"
+        options = [each for option in command.params for each in option.opts if each.startswith("--")]
+        assert [each for each in options if each != "--help" and f"`{each}" not in part.group()] == []

@@ -59,7 +59,7 @@ ViewsPath = Annotated[
 ]
 ViewName = Annotated[str, typer.Argument(metavar="VIEW", help="Name of a feature view.", show_default=False)]
 Keys = Annotated[
-    list[str], typer.Argument(metavar="KEY=VALUE...", help="The entity, by all of its keys.", show_default=False)
+    list[str], typer.Argument(metavar="KEY=VALUE", help="The entity, by all of its keys.", show_default=False)
 ]
 FromFile = Annotated[
     Path | None,
@@ -167,8 +167,8 @@ def get(
 
     Now from the online store, as a model server would; with --at from the log, what serving would have said then.
 
-        headrace get driver_activity driver_id=7
-        headrace get driver_activity driver_id=7 --at 2026-01-01T09:00Z
+    - `headrace get driver_activity driver_id=7`
+    - `headrace get driver_activity driver_id=7 --at 2026-01-01T09:00Z`
     """
     from headrace.cli.answering import as_of, now
     from headrace.cli.questions import entity_keys
@@ -193,7 +193,7 @@ def history(
 ) -> None:
     """Show how one entity's features came about: a row for each instant at which one changed, by an event or by time.
 
-    headrace history driver_activity driver_id=7 --from 2026-01-01T08:00Z --to 2026-01-01T09:00Z
+    - `headrace history driver_activity driver_id=7 --from 2026-01-01T08:00Z --to 2026-01-01T09:00Z`
     """
     from headrace.cli.answering import history as rows_of
     from headrace.cli.questions import entity_keys

@@ -1,7 +1,8 @@
 """The features, tested without any service: rows go in, the clock moves, values come out."""
 
-from headrace.testing import replay
 from views import DriverActivity
+
+from headrace.testing import replay
 
 
 def ride(ride_id: str, at: str, fare: float) -> dict[str, object]:
