@@ -1,5 +1,35 @@
 """Where rows rest: online stores for serving, the offline log for training, checkpoints and dead letters for flows.
 
-Import what you need by its full name, such as `from headrace.stores.embedded import EmbeddedStore`; importing this
-package loads no vendor's library.
+Importing it loads no vendor's library: each is loaded when a store is opened or a log is read.
 """
+
+from headrace.stores.checkpoints import Checkpoint, read_checkpoint
+from headrace.stores.embedded import EmbeddedStore
+from headrace.stores.errors import (
+    CorruptError,
+    LockedError,
+    MissingStoreError,
+    OutOfOrderError,
+    SchemaMismatchError,
+    StoreError,
+)
+from headrace.stores.memory import MemoryStore
+from headrace.stores.offline import OfflineLog
+from headrace.stores.online import Clock, OnlineStore, StoredRow
+
+__all__ = [
+    "Checkpoint",
+    "Clock",
+    "CorruptError",
+    "EmbeddedStore",
+    "LockedError",
+    "MemoryStore",
+    "MissingStoreError",
+    "OfflineLog",
+    "OnlineStore",
+    "OutOfOrderError",
+    "SchemaMismatchError",
+    "StoreError",
+    "StoredRow",
+    "read_checkpoint",
+]

@@ -157,8 +157,10 @@ class EmbeddedStore:
 
     def set_clock(self, us: int, kind: ClockKind) -> None:
         def put(txn: Any) -> None:
-            clock = later_clock(_clock(txn), us, kind)
-            txn.put(_CLOCK, msgspec.msgpack.encode([clock.us, clock.kind]))
+            before = _clock(txn)
+            clock = later_clock(before, us, kind)
+            if clock != before:  # a transaction that changes nothing costs no flush
+                txn.put(_CLOCK, msgspec.msgpack.encode([clock.us, clock.kind]))
 
         self._writable().run(put, write=True)
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+FAR = 1 << 62
+"""Microseconds; well inside what DuckDB's timestamps can say, far beyond what an event says."""
+
 _SQL = {INT: "BIGINT", FLOAT: "DOUBLE", STRING: "VARCHAR", BOOL: "BOOLEAN", BYTES: "BLOB", TIMESTAMP: "TIMESTAMPTZ"}
 
 
@@ -45,8 +48,8 @@ def name(column: str) -> str:
 
 
 def instant(us: int) -> str:
-    """The SQL of an instant; exact to the microsecond."""
-    return f"make_timestamptz({us})"
+    """The SQL of an instant; exact to the microsecond within 146,000 years of 1970, and no further away than that."""
+    return f"make_timestamptz({min(max(us, -FAR), FAR)})"
 
 
 def parquet_rows(paths: Sequence[Path]) -> str:

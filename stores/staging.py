@@ -11,8 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from headrace.features.time import DAY, format_instant
 from headrace.stores.durable import sync_file
 from headrace.stores.errors import OutOfOrderError
@@ -44,6 +42,8 @@ def log_file(view: str, day: int, first_us: int, last_us: int, rows: int) -> Log
     >>> log_file("trips", 0, 1_000_000, 3_600_000_000, 7).path
     'view=trips/date=1970-01-01/000001.000000-010000.000000-7.parquet'
     """
+    import numpy as np
+
     date = np.datetime64(day, "D")
     name = f"{_time_of_day(first_us)}-{_time_of_day(last_us)}-{rows}.parquet"
     return LogFile(f"view={view}/date={date}/{name}", rows, first_us, last_us)
@@ -86,6 +86,8 @@ class StagedView:
             OutOfOrderError: a row is at or before an instant committed already, or before one appended already.
             SchemaMismatchError: the rows are not of the layout.
         """
+        import numpy as np
+
         rows = conform(self.layout, rows)
         if not rows.num_rows:
             return
@@ -171,10 +173,14 @@ class StagedView:
 
 
 def _times(rows: pa.Table) -> Any:
+    import numpy as np
+
     return rows.column(EVENT_TIMESTAMP).to_numpy().astype("datetime64[us]").astype(np.int64)
 
 
 def _runs(days: Any) -> list[tuple[int, int]]:
     """Start and end of each run of equal days."""
+    import numpy as np
+
     cuts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
     return list(pairwise(cuts))

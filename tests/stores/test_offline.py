@@ -106,6 +106,7 @@ def test_bounds_are_open_at_the_start_and_closed_at_the_end(tmp_path: Path) -> N
     assert instants(log, from_us=AT + 1, to_us=AT + 3) == [2, 3]
     assert instants(log, from_us=AT + 4) == []
     assert instants(log, to_us=AT) == []
+    assert instants(log, from_us=-(2**63), to_us=2**63 - 1) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("many", [3, 200])
