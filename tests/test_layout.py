@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from headrace import Entity, Event, EventTime, FeatureView, IterableSource, derived, run
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "headrace"
 FOLDERS = ("features", "flows", "materialize", "serving", "stores")
@@ -147,3 +149,51 @@ def test_an_import_takes_under_150_ms(package: str) -> None:
     code = f"import time; start = time.perf_counter(); import {package}; print(time.perf_counter() - start)"
     # The least of some tries: the machine may be busy with the other tests.
     assert min(float(python(code)) for _ in range(7)) < 0.150
+
+
+MODEL_SERVER = """
+import importlib.abc, sys
+
+class OnlyTheBase(importlib.abc.MetaPathFinder):
+    "As on a machine where nothing else is installed."
+    def find_spec(self, name, path, target=None):
+        top = name.partition(".")[0]
+        if top not in {{*sys.stdlib_module_names, "headrace", "msgspec", "numpy", "lmdb"}} and not top.startswith("_"):
+            raise ModuleNotFoundError(f"No module named '{{top}}'", name=top)
+
+sys.meta_path.insert(0, OnlyTheBase())
+
+from headrace import Client, EmbeddedStore, Entity, Event, EventTime, FeatureView, IterableSource, derived
+
+class Ride(Event):
+    driver_id: str
+    fare: float
+    at: EventTime
+
+class DriverActivity(FeatureView, source=IterableSource([], Ride), entity=Entity("driver", key="driver_id"), ttl="7d"):
+    rides_30m = Ride.count(last="30m")
+    fares = Ride.fare.decayed_sum("1h", last="1d")
+    per_ride = derived(fares / rides_30m, default=0.0)
+
+client = Client(EmbeddedStore({store!r}, read_only=True))
+print(client.get(DriverActivity, driver_id="7").to_numpy().tolist())
+print(client.get(DriverActivity, driver_id="8").to_dict())
+"""
+
+
+def test_a_model_server_needs_only_the_base_and_its_store(tmp_path: Path) -> None:
+    class Ride(Event):
+        driver_id: str
+        fare: float
+        at: EventTime
+
+    rides = IterableSource([{"driver_id": "7", "fare": 3.0, "at": "2026-01-01T12:00:00Z"}], Ride)
+
+    class DriverActivity(FeatureView, source=rides, entity=Entity("driver", key="driver_id"), ttl="7d"):
+        rides_30m = Ride.count(last="30m")
+        fares = Ride.fare.decayed_sum("1h", last="1d")
+        per_ride = derived(fares / rides_30m, default=0.0)
+
+    run([DriverActivity], tmp_path)
+    printed = python(MODEL_SERVER.format(store=str(tmp_path / "online"))).splitlines()
+    assert printed == ["[1.0, 3.0, 3.0]", "{'rides_30m': 0, 'fares': None, 'per_ride': 0.0}"]
