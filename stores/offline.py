@@ -53,6 +53,16 @@ class OfflineLog:
 
     # Writing
 
+    def claim(self) -> None:
+        """Become the writer now, before the checkpoint is read, so that no other flow goes on from the same one.
+
+        Clears away what a crash left. Without it the first write does the same.
+
+        Raises:
+            LockedError: another process writes this log.
+        """
+        self._writing()
+
     def append(self, view: View, rows: pa.Table) -> None:
         """Stage settled rows of a view, in event-time order.
 

@@ -218,9 +218,12 @@ def test_small_files_are_merged_and_rows_stay(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     one, two = OfflineLog(tmp_path), OfflineLog(tmp_path)
-    one.append(Visits, visits(1))
+    one.claim()
     with pytest.raises(LockedError, match="Another flow writes the log at"):
         two.append(Visits, visits(2))
+    with pytest.raises(LockedError):
+        two.claim()
+    one.append(Visits, visits(1))
     one.close()
     two.append(Visits, visits(2))
     two.commit()
