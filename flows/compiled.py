@@ -29,14 +29,18 @@ SOURCES = ("compiled.py", "lanes.py", "readings.py", "results.py", "tiles.py")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _njit(**options: Any) -> Any:
+    return njit(**{"_nrt": False, **options})
+
+
 def step(function: F) -> F:
     """Compile a piece of a kernel, inlined into whatever calls it."""
-    return njit(_nrt=False, forceinline=True)(function)  # type: ignore[no-any-return]
+    return _njit(forceinline=True)(function)  # type: ignore[no-any-return]
 
 
 def kernel(function: F) -> F:
     """Compile an entry of a kernel: called from Python with whole batches, without the GIL."""
-    compiled = njit(cache=True, _nrt=False, nogil=True)(function)
+    compiled = _njit(cache=True, nogil=True)(function)
     if not config.DISABLE_JIT:
         compiled._cache._cache_file._source_stamp = source_stamp()
     return compiled  # type: ignore[no-any-return]

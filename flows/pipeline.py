@@ -151,8 +151,8 @@ class SourceFlow:
             if name not in meta["operators"]:
                 source = meta["source"]
                 raise SnapshotError(
-                    f"View '{name}' is not in the checkpoint of source '{source}', which has been read already: it would "
-                    "miss all events until now. Run it into another data folder, or start this one afresh."
+                    f"View '{name}' is not in the checkpoint of source '{source}', which has been read already: "
+                    "it would miss all events until now. Run it into another data folder, or start this one afresh."
                 )
             op.restore(meta["operators"][name])
         self._admission.restore(meta["admission"])

@@ -11,7 +11,7 @@ counter. Features whose state is not numeric (lists, sets, sketches, maps, the u
 tiles live in objects.py, and the kernels only keep their time, through the group's counter.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -338,7 +338,7 @@ def _assemble(
     )
 
 
-def _table(rows: list[tuple[int, ...]], width: int) -> npt.NDArray[np.int64]:
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> npt.NDArray[np.int64]:
     return np.array(rows, dtype=np.int64).reshape(len(rows), width)
 
 

@@ -92,8 +92,8 @@ def _files(source: FileSource, how: Reading, size: int, start: int, known: tuple
     if names[: len(known)] != known:
         raise DataError(
             f"Source '{source.name}': row {start} was counted over the files {', '.join(known)}, but the first files "
-            f"are now {', '.join(names[: len(known)])}. Files are read in the order of their names: give a new file a name "
-            "after those already read, or start again from the beginning."
+            f"are now {', '.join(names[: len(known)])}. Files are read in the order of their names: give a new file a "
+            "name after those already read, or start again from the beginning."
         )
     sizes = [path.stat().st_size for _, path in paths]
     skip, offset = start, 0
