@@ -35,7 +35,7 @@ def _njit(**options: Any) -> Any:
 
 def step(function: F) -> F:
     """Compile a piece of a kernel, inlined into whatever calls it."""
-    return _njit(forceinline=True)(function)  # type: ignore[no-any-return]
+    return _njit(forceinline=True)(function)
 
 
 def kernel(function: F) -> F:
@@ -43,7 +43,7 @@ def kernel(function: F) -> F:
     compiled = _njit(cache=True, nogil=True)(function)
     if not config.DISABLE_JIT:
         compiled._cache._cache_file._source_stamp = source_stamp()
-    return compiled  # type: ignore[no-any-return]
+    return compiled
 
 
 @cache

@@ -59,9 +59,9 @@ def prepare(plan: Plan, keys: KeyTable, batch: EventBatch) -> Prepared:
             masks[:, m] = passed
         if mask.column is not None:
             masks[:, m] &= column(mask.column)[1]
-    concerns: Array = masks[:, list(plan.relevant)].any(axis=1)
+    concerns = np.asarray(masks[:, list(plan.relevant)].any(axis=1))
     for key in keys.names:
-        concerns = concerns & batch.valid(key)
+        concerns &= batch.valid(key)
     everything = bool(concerns.all())
     chosen: Any = slice(None) if everything else concerns
     inputs = np.zeros((n, max(1, len(plan.inputs))))

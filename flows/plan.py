@@ -248,7 +248,9 @@ def _assemble(
     groups = list(c.groups.values())
     ops: list[tuple[int, int, int, int]] = []
     half_life: list[float] = []
-    group_rows, window_rows, relevant = [], [], []
+    group_rows: list[tuple[int, ...]] = []
+    window_rows: list[tuple[int, ...]] = []
+    relevant: list[int] = []
     first_op: list[int] = []
     first_window: list[int] = []
     lane_of: list[list[int]] = []
