@@ -35,6 +35,7 @@ demo: setup
 	@$(BIN)/headrace demo
 
 test: setup
+	$(BIN)/python -m headrace.flows.warm
 	$(BIN)/python -m pytest -q -ra -n $(WORKERS) --durations=10
 
 check: setup

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from headrace import OfflineLog, training_set
 from headrace.cli.commands import app
+from headrace.cli.loading import load
 
 DRIVER = ["driver_activity", "driver_id=1"]
 NEWEST = "2026-01-01T22:03:16Z"  # the last ride of driver 1 is the last of all
@@ -163,6 +165,16 @@ def test_a_value_falls_as_time_passes(project: Path) -> None:
     assert set(old["status"].values()) == {"OUTSIDE_MAX_AGE"}
 
 
+def test_get_at_a_time_equals_the_training_set(project: Path) -> None:
+    view = load(project / "views.py").view("driver_activity")
+    times = [f"2026-01-01T{hour:02}:{minute:02}:07Z" for hour in range(5, 23, 4) for minute in (0, 31)]
+    spine = [{"driver_id": driver, "event_timestamp": time} for driver in "138" for time in times]
+    for row in training_set(spine, view, log=OfflineLog(project / "data" / "log")).to_pylist():
+        asked = [f"driver_id={row['driver_id']}", "--at", row["event_timestamp"]]
+        got = answer("get", "driver_activity", *asked)["features"]
+        assert got == {name: row[name] for name in got}
+
+
 def test_an_entity_never_seen_is_not_found(project: Path) -> None:
     for words in ([], ["--at", "2026-01-01T09:00Z"]):
         got = answer("get", "driver_activity", "driver_id=99", *words)
@@ -212,6 +224,42 @@ def test_another_definition_is_refused_and_the_way_out_works(tmp_path: Path, mon
     summary = answer("run", views, "--data", data, "--quiet", "--fresh")
     assert summary["read"] == {"rides": 394}
     assert "rides_20m" in answer("get", *DRIVER, "--data", data)["features"]
+
+
+STOPPING = """
+from pathlib import Path
+from headrace import Entity, Event, EventTime, FeatureView, IterableSource
+
+class Ride(Event):
+    driver_id: str
+    at: EventTime
+
+class Rides:
+    "Ten rides; Ctrl-C is pressed before the sixth, unless the file `on` is there."
+    def __iter__(self):
+        for minute in range(10):
+            if minute == 5 and not Path(__file__).with_name("on").exists():
+                raise KeyboardInterrupt
+            yield {"driver_id": "1", "at": f"2026-01-01T12:{minute:02}:00Z"}
+
+class DriverActivity(FeatureView, source=IterableSource(Rides(), Ride), entity=Entity("driver", key="driver_id")):
+    rides = Ride.count(last="1h")
+"""
+
+
+def test_ctrl_c_stops_with_a_checkpoint_from_which_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    views, data = tmp_path / "stopping_views.py", tmp_path / "data"
+    views.write_text(STOPPING)
+    stopped = headrace("run", views, "--data", data, "--batch-size", "2", "--quiet")
+    assert stopped.exit_code == 130
+    assert "Stopped; the next run goes on from here" in stopped.stdout
+    assert answer("get", *DRIVER, "--data", data)["features"] == {"rides": 4}
+    (tmp_path / "on").touch()
+    assert answer("run", views, "--data", data, "--batch-size", "2", "--quiet")["read"] == {"ride": 6}
+    assert answer("get", *DRIVER, "--data", data)["features"] == {"rides": 10}
 
 
 @pytest.mark.parametrize(

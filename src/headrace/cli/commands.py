@@ -149,6 +149,8 @@ def run(
         print_json(as_data(summary, data))
     else:
         print_run(summary, chosen, data)
+    if summary.stopped:
+        raise typer.Exit(130)  # as a shell says of a program that Ctrl-C ended
 
 
 @app.command()
