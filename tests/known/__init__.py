@@ -1,0 +1,1 @@
+"""Known answers: worked out by hand, or by NumPy, pandas, DuckDB and Polars."""
