@@ -209,8 +209,8 @@ class Oracle:
         return list(self._events)
 
     def newest(self, key: Key, t: int) -> int | None:
-        """The entity's newest event at instant `t`."""
-        return max((e.event.time for e in self._events.get(key, ()) if e.since <= t), default=None)
+        """When the newest event of the entity came to count, at or before `t`: its time, unless it was late."""
+        return max((e.since for e in self._events.get(key, ()) if e.since <= t), default=None)
 
     def content(self, feature: Feature, key: Key, t: int) -> list[Sent]:
         """The rows that `feature` covers at `t`: its window asked at t - ending, of the events that count by t."""

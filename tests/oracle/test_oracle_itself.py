@@ -159,7 +159,7 @@ def test_a_late_event_that_counts_enters_from_the_watermark_on() -> None:
     assert [oracle.value(feature, ("a",), t) for t in (50, 89, 90, 100, 119, 120, 150)] == [1, 1, 2, 3, 3, 2, 1]
     assert [(t, newest, v["n"]) for t, newest, v in log(oracle)] == [
         (50, 50, 1),
-        (90, 50, 2),
+        (90, 90, 2),
         (100, 100, 3),
         (120, 100, 2),
         (150, 100, 1),
