@@ -146,8 +146,8 @@ def test_an_import_loads_nothing_heavy(package: str) -> None:
 
 @pytest.mark.parametrize("package", ["headrace", "headrace.features", "headrace.serving"])
 def test_an_import_takes_under_150_ms(package: str) -> None:
-    code = f"import time; start = time.perf_counter(); import {package}; print(time.perf_counter() - start)"
-    # The least of some tries: the machine may be busy with the other tests.
+    code = f"import time; start = time.process_time(); import {package}; print(time.process_time() - start)"
+    # Time of the processor, and the least of some tries: the machine may be busy with other tests.
     assert min(float(python(code)) for _ in range(7)) < 0.150
 
 
