@@ -227,6 +227,7 @@ def test_another_definition_is_refused_and_the_way_out_works(tmp_path: Path, mon
 
 
 STOPPING = """
+import os, signal
 from pathlib import Path
 from headrace import Entity, Event, EventTime, FeatureView, IterableSource
 
@@ -235,11 +236,11 @@ class Ride(Event):
     at: EventTime
 
 class Rides:
-    "Ten rides; Ctrl-C is pressed before the sixth, unless the file `on` is there."
+    "Ten rides; Ctrl-C is pressed at the sixth, unless the file `on` is there."
     def __iter__(self):
         for minute in range(10):
             if minute == 5 and not Path(__file__).with_name("on").exists():
-                raise KeyboardInterrupt
+                os.kill(os.getpid(), signal.SIGINT)
             yield {"driver_id": "1", "at": f"2026-01-01T12:{minute:02}:00Z"}
 
 class DriverActivity(FeatureView, source=IterableSource(Rides(), Ride), entity=Entity("driver", key="driver_id")):
@@ -256,9 +257,10 @@ def test_ctrl_c_stops_with_a_checkpoint_from_which_the_next_run_goes_on(
     stopped = headrace("run", views, "--data", data, "--batch-size", "2", "--quiet")
     assert stopped.exit_code == 130
     assert "Stopped; the next run goes on from here" in stopped.stdout
-    assert answer("get", *DRIVER, "--data", data)["features"] == {"rides": 4}
+    done = answer("get", *DRIVER, "--data", data)["features"]["rides"]
+    assert 0 < done < 10
     (tmp_path / "on").touch()
-    assert answer("run", views, "--data", data, "--batch-size", "2", "--quiet")["read"] == {"ride": 6}
+    assert answer("run", views, "--data", data, "--batch-size", "2", "--quiet")["read"] == {"ride": 10 - done}
     assert answer("get", *DRIVER, "--data", data)["features"] == {"rides": 10}
 
 
