@@ -168,14 +168,14 @@ def turning_points(window: Window, since: int, time: int) -> set[int]:
     return {since} | {max(since, point + window.ending) for point in (time, *late)}
 
 
-ROUNDED = {"var", "std", "decayed_sum", "decayed_mean"}
+ROUNDED = {"var", "std", "decayed_sum", "decayed_mean", "quantile"}
 
 
-def nearly(a: Any, b: Any) -> bool:
+def nearly(a: Any, b: Any, relative: float) -> bool:
     """Whether two values differ by rounding at most."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return list(a) == list(b) and all(nearly(a[key], b[key]) for key in a)
-    return a == b or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-9))
+        return list(a) == list(b) and all(nearly(a[key], b[key], relative) for key in a)
+    return a == b or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=relative))
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,11 @@ class Oracle:
         rounded = {f.name for f in self.features if f.kind in ROUNDED}
         rounded |= {f.name for f in self.view.features if isinstance(f, Derived) and rounded & {f.left, f.right}}
         values, others = self._with_derived(now), self._with_derived(before)
-        if any(values[n] != others[n] and not (n in rounded and nearly(values[n], others[n])) for n in values):
-            return "changed"
+        # Two quantiles within twice their error of each other may fall into one bucket.
+        error = {f.name: 2 * f.params["error"] for f in self.features if f.kind == "quantile"}
+        for n in values:
+            if values[n] != others[n] and not (n in rounded and nearly(values[n], others[n], error.get(n, 1e-9))):
+                return "changed"
         return "perhaps" if rounded else None
 
     def read(self, key: Key, t: int) -> Reading:
