@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.flows.ordering import in_order
+
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
@@ -70,7 +72,11 @@ class SettlingBuffer:
             self._chunks.append((int(events.effective.min()), int(events.effective.max()), events))
 
     def take(self, upto: int) -> Prepared | None:
-        """Remove and return the events effective at or before instant `upto`, sorted by it; None if there are none."""
+        """Remove and return the events effective at or before instant `upto`; None if there are none.
+
+        They are sorted by effective instant, event time and source position: a total order, so that what is
+        computed from them is the same to the last bit for any batches and arrival.
+        """
         due: list[Prepared] = []
         kept: list[tuple[int, int, Prepared]] = []
         for least, greatest, events in self._chunks:
@@ -87,7 +93,7 @@ class SettlingBuffer:
         if not due:
             return None
         events = Prepared.concat(due)
-        return events.take(np.argsort(events.effective))
+        return events.take(in_order(events.effective, lambda at: (events.time[at], events.position[at])))
 
     def all(self) -> list[Prepared]:
         """The chunks in the order in which they came."""

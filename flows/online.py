@@ -49,8 +49,8 @@ class OnlineReading:
         inputs = events.inputs
         touched = np.empty(len(events), dtype=np.int64)
         n = take_events(
-            plan.tables, st, events.slot, events.time, events.position, inputs, inputs.view(np.int64), events.masks,
-            steady, touched,
+            plan.tables, st, events.slot, events.effective, events.time, events.position, inputs, inputs.view(np.int64),
+            events.masks, steady, touched,
         )  # fmt: skip
         while n > len(self._rows.slot):
             self._rows = grow_rows(self._rows, 0)

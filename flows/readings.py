@@ -56,8 +56,12 @@ def _schedule(t, st, s, blocks, fresh):
 
 
 @step
-def _fold(t, st, s, vf, vi, mask, x, te, pos, steady):
-    """Fold event `x` into every group of slot `s` that takes it. Returns whether to reschedule."""
+def _fold(t, st, s, vf, vi, mask, x, u, te, pos, steady):
+    """Fold event `x`, effective from `u`, into every group of slot `s` that takes it. Returns whether to reschedule.
+
+    The slot's newest event moves to `u`: an event that was let in late counts as new when it came, so that it makes no
+    difference whether its entity had left memory before.
+    """
     asof = st.si[s, ASOF]
     again = False
     for g in range(t.groups.shape[0]):
@@ -70,8 +74,8 @@ def _fold(t, st, s, vf, vi, mask, x, te, pos, steady):
             again = True
         elif take_event(t, st, s, g, now, steady - delay, vf, vi, mask, x, te, pos):
             again = True
-    if te > st.si[s, NEWEST]:
-        st.si[s, NEWEST] = te
+    if u > st.si[s, NEWEST]:
+        st.si[s, NEWEST] = u
     return again
 
 
@@ -113,7 +117,7 @@ def settle_events(t, st, blocks, lane_f, lane_j, slots, effective, te, pos, vf, 
         if again:
             advance_slot(t, st, s, u, u)
         st.si[s, ASOF] = u
-        if _fold(t, st, s, vf, vi, mask, x, te[x], pos[x], u) or again:
+        if _fold(t, st, s, vf, vi, mask, x, u, te[x], pos[x], u) or again:
             _schedule(t, st, s, blocks, False)
         _put(t, st, s, lane_f, lane_j, rows, row, EVENT, False)
     return slots.shape[0], n
@@ -162,12 +166,12 @@ def _refresh(st, blocks, b, end):
 
 
 @kernel
-def take_events(t, st, slots, te, pos, vf, vi, mask, steady, dirty):
+def take_events(t, st, slots, effective, te, pos, vf, vi, mask, steady, dirty):
     """Fold events in arrival order. Returns how many distinct slots they touched, listed in `dirty`."""
     n = 0
     for x in range(slots.shape[0]):
         s = slots[x]
-        _fold(t, st, s, vf, vi, mask, x, te[x], pos[x], steady)
+        _fold(t, st, s, vf, vi, mask, x, effective[x], te[x], pos[x], steady)
         row = st.si[s, ROW]
         if not (0 <= row < n and dirty[row] == s):
             st.si[s, ROW] = n

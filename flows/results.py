@@ -96,7 +96,7 @@ def finish(t, r, f, i, elapsed_since, of, oj, row):
 def _decayed_alike(t, r, last, now, elapsed):
     """Whether a decayed sum is what the last one has become by time alone, up to the rounding of its folds."""
     expected = last * 2.0 ** (-float(elapsed) / t.half_life[t.results[r, R_OP]])
-    return abs(now - expected) <= 1e-9 * abs(now)
+    return math.isfinite(now) and abs(now - expected) <= 1e-9 * abs(now)
 
 
 @step

@@ -20,6 +20,7 @@ from headrace.features.errors import DefinitionError
 from headrace.features.sources import Source
 from headrace.features.views import ViewDefinition, definition
 from headrace.flows.deadletter import DeadLetter
+from headrace.flows.interrupts import Interrupts
 from headrace.flows.pipeline import Output, SourceFlow
 from headrace.flows.read import BATCH_SIZE, Part, batches
 from headrace.flows.warm import warm
@@ -111,8 +112,8 @@ def run(
 ) -> Summary:
     """Replay the sources of `views` to their end, into the folder `data`.
 
-    Goes on from the last checkpoint in `data` if there is one. The clock is the stream's own: its newest event. Ctrl-C
-    ends the run after the batch at hand, with a checkpoint.
+    Goes on from the last checkpoint in `data` if there is one. The clock is the stream's own: its newest event.
+    Ctrl-C and SIGTERM end the run after the batch at hand, with a checkpoint.
 
     Args:
         views: feature views or definitions, over any number of sources.
@@ -174,8 +175,8 @@ def _replay(
     """Batch by batch, always of the source that is furthest behind."""
     warm()
     due = time.monotonic() + checkpoint_every_s
-    try:
-        while True:
+    with Interrupts() as interrupts:
+        while not interrupts.asked:
             for feed in feeds:
                 feed.fetch()
             reading = [feed for feed in feeds if feed.next is not None]
@@ -186,7 +187,6 @@ def _replay(
             if time.monotonic() >= due:
                 _commit(feeds, store, log)
                 due = time.monotonic() + checkpoint_every_s
-    except KeyboardInterrupt:
         summary.stopped = True
 
 

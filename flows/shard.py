@@ -28,6 +28,7 @@ from headrace.flows.events import prepare
 from headrace.flows.keys import KeyTable
 from headrace.flows.lanes import NEVER
 from headrace.flows.online import OnlineReading
+from headrace.flows.ordering import in_order
 from headrace.flows.plan import compile_view
 from headrace.flows.rows import Columns, table
 from headrace.flows.settled import LAST_INSTANT, SettledReading
@@ -193,14 +194,7 @@ class ShardOperator:
         return table(self.view, self._keys, rows)
 
     def _log_table(self, rows: Columns) -> pa.Table:
-        order = np.argsort(rows.instant)
-        instant = rows.instant[order]
-        tied = np.zeros(len(order) + 1, dtype=np.bool_)
-        tied[1:-1] = instant[1:] == instant[:-1]
-        among = np.flatnonzero(tied[1:] | tied[:-1])
-        if len(among):
-            at = order[among]
-            order[among] = at[np.lexsort((self._keys.order(rows.slot[at]), instant[among]))]
+        order = in_order(rows.instant, lambda at: (self._keys.order(rows.slot[at]),))
         return self._table(rows.take(order))
 
     def _release(self) -> None:
