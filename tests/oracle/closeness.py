@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.oracle.described import Derived, Feature, Sent
-from tests.oracle.exact import missing, weights
+from tests.oracle.exact import cell, missing, weights
 
 RELATIVE = 1e-9
 
@@ -59,7 +59,7 @@ EXACT = {"min", "max", "first", "last", "first_n", "last_n", "custom"}
 def _slack(feature: Feature, rows: Sequence[Sent], asked: int) -> float:
     if feature.kind not in ("sum", "mean", "var", "std", "decayed_sum", "decayed_mean") or feature.column is None:
         return 0.0
-    inputs = [(row.time, row.columns[feature.column]) for row in rows]
+    inputs = [(row.time, cell(row, feature.column)) for row in rows]
     finite = [(t, abs(float(v))) for t, v in inputs if not missing(v) and not math.isinf(v)]
     if not finite:
         return 0.0

@@ -23,7 +23,7 @@ from headrace.features import (
     define,
     derived,
 )
-from tests.oracle.described import MISSING, Derived, Feature, Stream, View, Where, Window
+from tests.oracle.described import EXPRESSIONS, MISSING, Derived, Feature, Stream, View, Where, Window
 
 
 class Happening(Event):
@@ -103,6 +103,14 @@ def condition_of(where: Where) -> Any:
     return COMPARISONS[where.op](column, where.args[1])
 
 
+def column_of(name: str) -> Any:
+    if name not in EXPRESSIONS:
+        return getattr(Happening, name)
+    _, op, *operands = EXPRESSIONS[name]
+    left, right = (getattr(Happening, each) if isinstance(each, str) else each for each in operands)
+    return (ARITHMETIC | COMPARISONS)[op](left, right)
+
+
 def feature_of(feature: Feature) -> Any:
     options: dict[str, Any] = {"over": window_of(feature.window)}
     if feature.where is not None:
@@ -113,7 +121,7 @@ def feature_of(feature: Feature) -> Any:
         options["default"] = feature.default
     if feature.kind == "count":
         return Happening.count(**options)
-    column = getattr(Happening, feature.column or "")
+    column = column_of(feature.column or "")
     if feature.kind == "custom":
         return column.aggregate(Spread(), **options)
     params = {name: us(v) if name == "half_life" else v for name, v in feature.params.items()}

@@ -44,8 +44,9 @@ class Where:
 class Feature:
     """One aggregation of one column over one window.
 
-    `kind` is the aggregation's name; `params` holds n, k, q, half_life, limit or error as it needs. A feature whose
-    name begins with an underscore is hidden: derived features may read it, and nobody sees it.
+    `kind` is the aggregation's name; `column` a column or one of `EXPRESSIONS`; `params` holds n, k, q, half_life,
+    limit or error as it needs. A feature whose name begins with an underscore is hidden: derived features may read it,
+    and nobody sees it.
     """
 
     name: str
@@ -117,6 +118,14 @@ COLUMNS: Mapping[str, str] = {
     "units": "int64",
     "city": "string",
     "paid": "bool",
+}
+
+# Inputs computed from columns, each with its type: an operator and two operands, columns or literals.
+EXPRESSIONS: Mapping[str, tuple[str, str, str | float, str | float]] = {
+    "twice": ("float64", "*", "amount", 2.0),
+    "each": ("float64", "/", "amount", "units"),
+    "more": ("int64", "+", "units", "units"),
+    "cheap": ("bool", "<", "amount", 0.25),
 }
 
 

@@ -8,11 +8,12 @@ they carry one rounding only: the last.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from tests.oracle.described import COLUMNS, MISSING, Feature, Sent
+from tests.oracle.described import COLUMNS, EXPRESSIONS, MISSING, Feature, Sent
 
 INT64 = range(-(2**63), 2**63)
 ZERO_WHEN_EMPTY = {"count", "sum", "distinct", "approx_distinct"}
@@ -156,12 +157,38 @@ def empty(feature: Feature) -> Any:
         return feature.default
     if feature.by is not None or feature.kind not in ZERO_WHEN_EMPTY:
         return None
-    return 0.0 if feature.kind == "sum" and COLUMNS[feature.column or ""] == "float64" else 0
+    return 0.0 if feature.kind == "sum" and dtype_of(feature.column) == "float64" else 0
+
+
+def dtype_of(column: str | None) -> str | None:
+    """Type of a column or an expression."""
+    return EXPRESSIONS[column][0] if column in EXPRESSIONS else COLUMNS.get(column or "")
+
+
+def cell(row: Sent, column: str) -> Any:
+    """A column of an event, or an expression over its columns; None where missing, also for a result that is none."""
+    if column not in EXPRESSIONS:
+        value = row.columns[column]
+        return None if missing(value) else value
+    dtype, op, *operands = EXPRESSIONS[column]
+    left, right = (cell(row, each) if isinstance(each, str) else each for each in operands)
+    if left is None or right is None or (op == "/" and right == 0):
+        return None
+    result = COMPUTE[op](left, right)
+    return None if missing(result) or (dtype == "int64" and result not in INT64) else result
+
+
+COMPUTE: dict[str, Callable[[Any, Any], Any]] = {
+    "*": operator.mul,
+    "/": operator.truediv,
+    "+": operator.add,
+    "<": operator.lt,
+}
 
 
 def aggregate(feature: Feature, rows: Sequence[Sent], asked: int) -> Any:
     """The value of `feature` over the rows of its window, asked at instant `asked` (its `ending` already taken off)."""
-    inputs = [row for row in rows if feature.column is None or not missing(row.columns[feature.column])]
+    inputs = [row for row in rows if feature.column is None or cell(row, feature.column) is not None]
     if feature.by is not None:
         inputs = [row for row in inputs if not missing(row.columns[feature.by])]
     if not inputs:
@@ -178,5 +205,5 @@ def aggregate(feature: Feature, rows: Sequence[Sent], asked: int) -> Any:
 
 
 def _over(feature: Feature, rows: Sequence[Sent], asked: int) -> Any:
-    values = [True if feature.column is None else row.columns[feature.column] for row in rows]
+    values = [True if feature.column is None else cell(row, feature.column) for row in rows]
     return _inner(feature, values, [row.time for row in rows], asked)

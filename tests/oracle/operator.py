@@ -1,4 +1,4 @@
-"""The shard operator at work on a described view: events in, rows kept as a store and a log would keep them."""
+"""The shard operator at work on a described view: rows kept as a store and a log would keep them, and judged."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from headrace.features.reading import read_at
 from headrace.flows.batch import BatchColumn, EventBatch
 from headrace.flows.shard import ShardOperator
 from tests.oracle.definitions import definition_of
-from tests.oracle.described import COLUMNS, View
-from tests.oracle.naive import Key, Reading, Taken
+from tests.oracle.described import COLUMNS, Clock, Sent, View
+from tests.oracle.judging import check_log, check_reading, settled_before
+from tests.oracle.naive import FAR, Key, Oracle, Reading, Taken, judge
 
 ZERO = {"int64": 0, "float64": 0.0, "bool": False, "string": None}
 NUMPY = {"int64": np.int64, "float64": np.float64, "bool": np.bool_, "string": object}
@@ -104,3 +105,35 @@ def cut(steps: Sequence[Any], at: Iterable[int]) -> list[list[Any]]:
     """`steps` cut before each index of `at`; no part is empty."""
     edges = sorted({0, len(steps), *(i % max(1, len(steps)) for i in at)})
     return [list(steps[a:b]) for a, b in pairwise(edges)]
+
+
+def drive(view: View, script: list[Sent | Clock], cuts: list[int], restarts: frozenset[int]) -> Operator:
+    """Run the script in batches, settling after each, restarting before the batches named; check every online row."""
+    operator = Operator(view)
+    done: list[Sent | Clock] = []
+    for number, steps in enumerate(cut(script, cuts)):
+        if number in restarts:
+            operator.restart()
+        already = len(judge(view.stream, done).taken)
+        done += steps
+        judged = judge(view.stream, done)
+        if judged.clock == -FAR:
+            continue
+        operator.send(judged.taken[already:], judged.clock, judged.watermark)
+        oracle = Oracle(view, done)
+        for key in oracle.entities:
+            check_reading(oracle, key, judged.clock, operator.read(key, judged.clock))
+    return operator
+
+
+def check(view: View, script: list[Sent | Clock], cuts: list[int], restarts: frozenset[int], asked: list[int]) -> None:
+    operator = drive(view, script, cuts, restarts)
+    oracle = Oracle(view, script)
+    check_log(oracle, operator.log, settled_before(oracle))
+    check_log(oracle, operator.log + operator.tail(), None)
+    for t in asked:
+        if t < oracle.judged.clock:
+            continue
+        operator.advance(t)
+        for key in oracle.entities:
+            check_reading(oracle, key, t, operator.read(key, t))

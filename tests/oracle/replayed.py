@@ -14,8 +14,9 @@ from headrace.features.time import instant_us
 from headrace.testing import replay
 from tests.oracle.definitions import definition_of
 from tests.oracle.described import Clock, Sent, View
-from tests.oracle.naive import Key, Reading
-from tests.oracle.operator import rows_of
+from tests.oracle.judging import check_log, check_reading, settled_before
+from tests.oracle.naive import FAR, Key, Oracle, Reading
+from tests.oracle.operator import cut, rows_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -69,3 +70,29 @@ class Replayed:
         }
         at = pa.array([t for _, t in questions], type=pa.int64()).cast(pa.timestamp("us", tz="UTC"))
         return rows_of(self.t.training_set(pa.table({**columns, "event_timestamp": at})))
+
+
+def check(view: View, script: list[Sent | Clock], cuts: list[int], restarts: frozenset[int], asked: list[int]) -> None:
+    with Replayed(view) as replayed:
+        done: list[Sent | Clock] = []
+        for number, steps in enumerate(cut(script, cuts)):
+            if number in restarts:
+                replayed.t.restart()
+            replayed.take(steps)
+            done += steps
+            oracle = Oracle(view, done)
+            if oracle.judged.clock > -FAR:
+                for key in oracle.entities:
+                    check_reading(oracle, key, oracle.judged.clock, replayed.read(key, oracle.judged.clock))
+        oracle = Oracle(view, script)
+        dead = [(letter.partition, letter.offset, letter.reason) for letter in replayed.t.dead]
+        assert dead == [(event.partition, event.offset, reason) for event, reason in oracle.judged.dead]
+        assert replayed.t.duplicates == oracle.judged.duplicates
+        if oracle.judged.taken:
+            check_log(oracle, replayed.log(), settled_before(oracle))
+            check_log(oracle, replayed.log(tail=True), None)
+        for t in asked:
+            if t >= oracle.judged.clock:
+                replayed.take([Clock(t)])
+                for key in oracle.entities:
+                    check_reading(oracle, key, t, replayed.read(key, t))

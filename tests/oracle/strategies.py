@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.oracle.described import MISSING, Clock, Derived, Feature, Sent, Stream, View, Where, Window
+from tests.oracle.exact import dtype_of
 
 MINUTE = 60_000_000
 DAY = 1440 * MINUTE
@@ -20,7 +21,7 @@ JANUARY = 1_767_225_600_000_000  # 2026-01-01T00:00Z
 UNITS = (1, 7, 1_000, 1_000_000, MINUTE)
 BASES = (JANUARY, JANUARY, 0, -DAY)
 
-NUMERIC = ("amount", "units", "paid")
+NUMERIC = ("amount", "units", "paid", "twice", "each", "more", "cheap")
 ANY = ("amount", "units", "city", "paid")
 TAKES: dict[str, tuple[str | None, ...]] = {
     "count": (None,),
@@ -111,7 +112,7 @@ def default_of(kind: str, column: str | None) -> Any:
         return -7
     if kind in ("first_n", "last_n", "top_k", "custom"):
         return MISSING
-    if kind in ("sum", "min", "max", "first", "last") and column != "amount":
+    if kind in ("sum", "min", "max", "first", "last") and dtype_of(column) != "float64":
         if column == "paid" and kind in ("first", "last"):
             return False
         return "none" if column == "city" else -7
@@ -154,7 +155,7 @@ NUMBERS = ("count", "sum", "mean", "var", "std", "distinct", "decayed_sum", "dec
 
 def is_whole(feature: Feature) -> bool:
     """Whether a feature of one of the kinds `NUMBERS` is an integer."""
-    return feature.kind in ("count", "distinct") or (feature.kind == "sum" and feature.column != "amount")
+    return feature.kind in ("count", "distinct") or (feature.kind == "sum" and dtype_of(feature.column) != "float64")
 
 
 @st.composite
@@ -215,9 +216,10 @@ def scripts(draw: st.DrawFn, unit: int, stream: Stream, most: int = 24, clocks: 
         now = max(now, base + (time - base) // unit * unit) if delta < 60 else now
         out.append(Sent(time, columns, partition, offsets[partition]))
         offsets[partition] += 1
-    if clocks and out and draw(st.booleans()):
+    for _ in range(draw(st.sampled_from((0, 0, 1, 3))) if clocks and out else 0):
         at = draw(st.integers(0, len(out)))
-        out.insert(at, Clock(now + draw(st.sampled_from((0, 1, 4, 9))) * unit))
+        before = max([step.time for step in out[:at]], default=base)
+        out.insert(at, Clock(before + draw(st.sampled_from((-1, 0, 1, 4, 9))) * unit))
     return out
 
 
@@ -249,3 +251,7 @@ def shuffles(draw: st.DrawFn, events: list[Sent], lateness: int) -> list[Sent]:
     delays = draw(st.lists(st.integers(0, max(lateness, 0)), min_size=len(events), max_size=len(events)))
     arrival = sorted(range(len(events)), key=lambda i: (events[i].time + delays[i], i))
     return [replace(events[i]) for i in arrival]
+
+
+cuts = st.lists(st.integers(0, 40), max_size=6)
+"""Where a script is cut into batches, see `operator.cut`."""

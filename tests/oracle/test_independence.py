@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from hypothesis import given, note
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracle.described import Clock, Feature, Sent, View, Window, happened
 from tests.oracle.judging import check_log, check_reading
 from tests.oracle.naive import FAR, Oracle, Taken, judge
 from tests.oracle.operator import Operator, batch_of, cut
-from tests.oracle.strategies import MINUTE, cases, questions, shuffles
-
-CUTS = st.lists(st.integers(0, 40), max_size=8)
+from tests.oracle.strategies import MINUTE, cases, cuts, questions, shuffles
 
 
 def events_of(script: list[Sent | Clock]) -> list[Sent]:
     return [step for step in script if isinstance(step, Sent)]
 
 
-def settled(view: View, script: list[Sent], cuts: list[int], restarts: frozenset[int]) -> Operator:
+def settled(view: View, script: list[Sent], at: list[int], restarts: frozenset[int]) -> Operator:
     """The operator after the script in batches."""
     operator = Operator(view)
     taken = judge(view.stream, script).taken
     done = 0
-    for number, some in enumerate(cut(script, cuts)):
+    for number, some in enumerate(cut(script, at)):
         if number in restarts:
             operator.restart()
         done += len(some)
@@ -38,9 +36,8 @@ def settled(view: View, script: list[Sent], cuts: list[int], restarts: frozenset
 def test_the_log_is_the_same_bit_for_bit_however_the_stream_is_cut(data: st.DataObject) -> None:
     _, view, script = data.draw(cases())
     events = events_of(script)
-    note(f"{view}\n{events}")
     whole = settled(view, events, [], frozenset())
-    parts = settled(view, events, data.draw(CUTS), data.draw(st.frozensets(st.integers(0, 8), max_size=3)))
+    parts = settled(view, events, data.draw(cuts), data.draw(st.frozensets(st.integers(0, 8), max_size=3)))
     assert repr(parts.log + parts.tail()) == repr(whole.log + whole.tail())
 
 
@@ -49,10 +46,9 @@ def test_arrival_order_within_the_lateness_changes_nothing(data: st.DataObject) 
     unit, view, script = data.draw(cases())
     events = sorted(events_of(script), key=lambda e: (e.time, e.partition, e.offset))
     arrival = data.draw(shuffles(events, view.stream.lateness))
-    note(f"{view}\n{arrival}")
     operator = Operator(view)
     newest = -FAR
-    for some in cut(arrival, data.draw(CUTS)):
+    for some in cut(arrival, data.draw(cuts)):
         newest = max(newest, *(e.time for e in some))
         operator.send([Taken(e, e.time) for e in some], newest, newest - view.stream.lateness)
     plain = View(view.features, view.keys, view.ttl, view.log_every)
@@ -71,8 +67,7 @@ def test_an_entity_is_alone_in_its_shard(data: st.DataObject) -> None:
     """Other entities, their clocks and their releases change nothing in its log."""
     _, view, script = data.draw(cases())
     events = events_of(script)
-    note(f"{view}\n{events}")
-    everyone = settled(view, events, data.draw(CUTS), frozenset())
+    everyone = settled(view, events, data.draw(cuts), frozenset())
     oracle = Oracle(view, events)
     for key in oracle.entities:
         taken = [one for one in judge(view.stream, events).taken if oracle.key(one.event) == key]
@@ -103,19 +98,19 @@ def test_entities_whose_windows_have_emptied_leave_memory() -> None:
 
 
 def test_entities_that_come_once_do_not_pile_up() -> None:
-    """Each of 200 rounds brings 500 entities that no later round sees again; state stays that of a few rounds."""
+    """Each of 60 rounds brings 200 entities that no later round sees again; state stays that of a few rounds."""
     last = Window("sliding", 10, 1)
     view = View((Feature("total", "sum", last, "amount"), Feature("few", "distinct", last, "city")))
     operator = Operator(view)
     most = size = early = 0
-    for round_ in range(200):
+    for round_ in range(60):
         t = 100 * (round_ + 1)
-        who = [f"{round_}-{i}" for i in range(500)]
+        who = [f"{round_}-{i}" for i in range(200)]
         some = [Taken(happened(t, 0, i, who=name, amount=1.0, city="x"), t) for i, name in enumerate(who)]
         operator.shard.process(batch_of(some), t)
         operator.shard.settle(t)
         most, size = max(most, operator.shard.entities), max(size, operator.shard.nbytes)
         if round_ == 9:
             early = size
-    assert most <= 5 * 500
+    assert most <= 5 * 200
     assert size <= 2 * early
