@@ -17,7 +17,7 @@ the first argument in place, so keep only what they return.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import isnan, sqrt
+from math import isfinite, isnan, nan, sqrt
 from typing import Any, ClassVar, TypeAlias
 
 from headrace.features.compensated import add, split
@@ -263,7 +263,8 @@ class Var(Aggregation):
         return [0, 0.0, 0.0, 0.0]
 
     def update(self, state: State, value: Any, te_us: int, position: Position) -> State:
-        return self._merge(state, 1, *split(value), 0.0)
+        # An infinite input leaves no variance, whatever the order in which it came.
+        return self._merge(state, 1, *split(value), 0.0 if isfinite(value) else nan)
 
     def merge(self, a: State, b: State) -> State:
         if not b[0]:

@@ -34,8 +34,9 @@ def _njit(**options: Any) -> Any:
 
 
 def step(function: F) -> F:
-    """Compile a piece of a kernel, inlined into whatever calls it."""
-    return _njit(forceinline=True)(function)
+    """Compile a piece of a kernel, inlined into whatever calls it; Python itself never calls it, so it gets no
+    wrappers."""
+    return _njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 def kernel(function: F) -> F:
