@@ -138,10 +138,15 @@ class FileSource(Source):
     """A file, a folder of files or a pattern of them: Parquet, CSV or JSON lines.
 
     Attributes:
+        name: the file's name without its suffix, unless given.
         path: where; relative paths are of the working directory when the source is read.
         format: "parquet", "csv" or "jsonl"; by the suffix unless given.
         columns: for columns that have another name in the file, event column -> file column.
         zone: IANA zone of instants that are written without one; without it such rows are refused (contract C1).
+        ambiguous: a time of `zone` that occurs twice, when its clock is turned back: "refuse" the row, or read it
+        as the
+            "earlier" or the "later" instant.
+        nonexistent: a time that the clock skips when it is turned forward: "refuse" the row, or "shift" it by the gap.
         unit: "s", "ms", "us" or "ns" for instants written as numbers since 1970; without it such rows are refused.
     """
 
@@ -149,6 +154,8 @@ class FileSource(Source):
     format: str
     columns: Mapping[str, str] = field(hash=False)
     zone: str | None
+    ambiguous: str
+    nonexistent: str
     unit: str | None
 
     kind: ClassVar[str] = "file"
@@ -158,9 +165,12 @@ class FileSource(Source):
         path: str | PathLike[str],
         event: Any,
         *,
+        name: str | None = None,
         format: str | None = None,
         columns: Mapping[str, str] | None = None,
         zone: str | None = None,
+        ambiguous: str = "refuse",
+        nonexistent: str = "refuse",
         unit: str | None = None,
         lateness: Duration = "0s",
         max_ahead: Duration | None = None,
@@ -172,7 +182,7 @@ class FileSource(Source):
             raise DefinitionError(f"FileSource: the path must be text or a Path, got {path!r}.")
         text = str(fspath(path))
         stem = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
-        self._common(stem.partition(".")[0] or stem, event, lateness, max_ahead, dedup, idle_after, late)
+        self._common(name or stem.partition(".")[0] or stem, event, lateness, max_ahead, dedup, idle_after, late)
         shown = f"FileSource '{text}'"
         _set(
             self,
@@ -180,6 +190,8 @@ class FileSource(Source):
             format=_format(text, format, shown),
             columns=_renames(self.schema, columns, shown),
             zone=_zone(zone, shown),
+            ambiguous=_choice("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
+            nonexistent=_choice("nonexistent", nonexistent, ("refuse", "shift"), shown),
             unit=_unit(unit, shown),
         )
 
@@ -192,12 +204,15 @@ class FrameSource(Source):
         data: the table itself; it is not copied, so leave it as it is.
         columns: for columns that have another name in the table, event column -> table column.
         zone: IANA zone of naive instants; without it they are refused (contract C1).
+        ambiguous, nonexistent: as of a FileSource.
         unit: unit of instants that are integers; without it they are refused.
     """
 
     data: Any = field(hash=False, compare=False)
     columns: Mapping[str, str] = field(hash=False)
     zone: str | None
+    ambiguous: str
+    nonexistent: str
     unit: str | None
 
     kind: ClassVar[str] = "frame"
@@ -210,6 +225,8 @@ class FrameSource(Source):
         name: str | None = None,
         columns: Mapping[str, str] | None = None,
         zone: str | None = None,
+        ambiguous: str = "refuse",
+        nonexistent: str = "refuse",
         unit: str | None = None,
         lateness: Duration = "0s",
         max_ahead: Duration | None = None,
@@ -231,6 +248,8 @@ class FrameSource(Source):
             data=data,
             columns=_renames(self.schema, columns, shown),
             zone=_zone(zone, shown),
+            ambiguous=_choice("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
+            nonexistent=_choice("nonexistent", nonexistent, ("refuse", "shift"), shown),
             unit=_unit(unit, shown),
         )
 
@@ -242,11 +261,14 @@ class IterableSource(Source):
     Attributes:
         iterable: the rows.
         zone: IANA zone of naive instants; without it they are refused (contract C1).
+        ambiguous, nonexistent: as of a FileSource.
         unit: unit of instants that are integers; without it they are refused.
     """
 
     iterable: Iterable[Any] = field(hash=False, compare=False)
     zone: str | None
+    ambiguous: str
+    nonexistent: str
     unit: str | None
 
     kind: ClassVar[str] = "iterable"
@@ -258,6 +280,8 @@ class IterableSource(Source):
         *,
         name: str | None = None,
         zone: str | None = None,
+        ambiguous: str = "refuse",
+        nonexistent: str = "refuse",
         unit: str | None = None,
         lateness: Duration = "0s",
         max_ahead: Duration | None = None,
@@ -339,3 +363,9 @@ def _unit(unit: str | None, shown: str) -> str | None:
     if unit is not None and unit not in EPOCH_UNITS:
         raise DefinitionError(f"{shown}: unit={unit!r} is unknown. Choose one of {', '.join(EPOCH_UNITS)}.")
     return unit
+
+
+def _choice(option: str, given: str, choices: tuple[str, ...], shown: str) -> str:
+    if given not in choices:
+        raise DefinitionError(f"{shown}: {option}={given!r} is unknown. Choose one of {', '.join(map(repr, choices))}.")
+    return given

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.features.events import EventSchema
-from headrace.features.sources import Source
+from headrace.features.sources import FileSource, FrameSource, Source
 from headrace.flows.batch import BatchColumn, EventBatch, Ints
 from headrace.flows.casting import cast_column, cast_values
 from headrace.flows.deadletter import MALFORMED, DeadLetter, payload_text
@@ -31,19 +31,19 @@ Partitions = npt.NDArray[np.int32]
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, bytearray, list, set, frozenset)
 
 
-def reading_of(source: Source, required: Iterable[str] = ()) -> Reading:
-    """How a source's rows are read, from its definition. `required`: fields that may not be null (entity keys)."""
-    zone, unit = getattr(source, "zone", None), getattr(source, "unit", None)
-    clock = None
-    if zone is not None:
-        clock = LocalClock(zone, getattr(source, "ambiguous", "refuse"), getattr(source, "nonexistent", "refuse"))
+def reading_of(source: Source) -> Reading:
+    """How a source's rows are read, from its definition."""
+    clock = unit = None
+    if isinstance(source, (FileSource, FrameSource)):
+        unit = source.unit
+        if source.zone is not None:
+            clock = LocalClock(source.zone, source.ambiguous, source.nonexistent)  # type: ignore[arg-type]
     format = getattr(source, "format", None)
     return Reading(
         TimeReading(clock, unit),
         text=format == "csv",
         base64=format == "jsonl",
         columns=getattr(source, "columns", {}),
-        required=frozenset(required),
         source=source.name,
     )
 
@@ -202,10 +202,9 @@ def _assemble(
         cast = casts[field.name]
         for row, why in cast.unfit.items():
             bad.setdefault(row, f"field '{field.name}': {why}")
-        if cast.array.null_count and (not field.nullable or field.name in how.required):
-            why = "null, but an entity's key may not be" if field.nullable else "null, but not declared `| None`"
+        if cast.array.null_count and not field.nullable:
             for null in np.flatnonzero(pc.is_null(cast.array).to_numpy(zero_copy_only=False)):
-                bad.setdefault(int(null), f"field '{field.name}': {why}")
+                bad.setdefault(int(null), f"field '{field.name}': null, but not declared `| None`")
     times = casts[schema.time_field].array.cast(pa.int64())
     letters = [
         DeadLetter(MALFORMED, bad[i], how.source, int(where[i]), int(offset[i]), times[i].as_py(), payload(i))

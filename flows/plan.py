@@ -72,7 +72,7 @@ class Plan:
 
     inputs: the expressions that become columns of an (n, inputs) float64 block; `whole[i]` says that column i holds
         int64 bits.
-    masks: the columns of an (n, masks) uint8 block; the first `len(groups)` of `group_masks` say which groups take it.
+    masks: the columns of an (n, masks) uint8 block; each group of the tables names the one of the events it takes.
     relevant: masks of which one must be set for the event to concern the view at all (spec: an event that no feature
         takes leaves no trace).
     candidates: rows in which no public number changed are wanted too, because something computed from them might have.
@@ -304,7 +304,6 @@ def _assemble(
                 results.NO_DEFAULT if default is MISSING else results.NULL if default is None else results.VALUE,
                 # A hidden sum that decays stands for what is derived from it, which moves with every instant.
                 int(hidden and code != results.DECAYED_SUM),
-                0,
                 first_op[g] + op,
             )
         )
@@ -318,7 +317,7 @@ def _assemble(
         half_life=np.array(half_life, dtype=np.float64),
         groups=_table(group_rows, 12),
         windows=_table(window_rows, 5),
-        results=_table(rows, 8),
+        results=_table(rows, 7),
         defaults=np.array(defaults, dtype=np.float64),
         decay_hop=_decay_hop(min(hops)) if hops else 0,
         decay_until=int(min(max(hops) * FORGET_HALF_LIVES, 2.0**61)) if hops else 0,

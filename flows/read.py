@@ -4,7 +4,7 @@ A file, frame or iterable source is one partition, 0; the offset of an event is 
 in the order of their names. A broken row has an offset too, a blank line of a text file has none.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -50,7 +50,6 @@ def batches(
     batch_size: int = BATCH_SIZE,
     start: int = 0,
     *,
-    required: Iterable[str] = (),
     files: Sequence[str] = (),
 ) -> Iterator[Part]:
     """The events of a source from row `start` on, at most `batch_size` rows at a time.
@@ -59,7 +58,6 @@ def batches(
         source: a FileSource, FrameSource or IterableSource. A generator is read on from where it stands.
         batch_size: rows per batch; memory is proportional to it (and to some MiB of text for CSV and JSON lines).
         start: `Progress.offset` of an earlier reading.
-        required: fields that may not be null even if they are declared `| None`: the keys of the views' entities.
         files: `Progress.files` of the reading that `start` comes from; checked, as `start` counts rows over all
             files.
 
@@ -69,7 +67,7 @@ def batches(
             read, or the first file (or the frame) as a whole does not fit the event: it lacks a column, or has one
             whose type never fits. Single rows never raise: they become dead letters.
     """
-    how = reading_of(source, required)
+    how = reading_of(source)
     if isinstance(source, FileSource):
         return _files(source, how, batch_size, start, tuple(files))
     if isinstance(source, FrameSource):

@@ -25,7 +25,7 @@ from headrace.flows.tiles import ASOF, G_DELAY, W_GROUP, WRITTEN, window_lanes
 ) = range(11)
 
 # Columns of the results table.
-R_CODE, R_WINDOW, R_LANE, R_INPUTS, R_DEFAULT, R_HIDDEN, R_PARAM, R_OP = range(8)
+R_CODE, R_WINDOW, R_LANE, R_INPUTS, R_DEFAULT, R_HIDDEN, R_OP = range(7)
 
 # What stands in place of a window without inputs, and of null.
 NO_DEFAULT, VALUE, NULL = range(3)

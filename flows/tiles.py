@@ -53,7 +53,7 @@ class Tables(NamedTuple):
     half_life: np.ndarray  # (ops,) float64, microseconds
     groups: np.ndarray  # (groups, 12)
     windows: np.ndarray  # (windows, 5)
-    results: np.ndarray  # (results, 8), see results.py
+    results: np.ndarray  # (results, 7), see results.py
     defaults: np.ndarray  # (results,) float64 bits
     decay_hop: int  # microseconds between rewrites of a decaying value, 0 without one
     decay_until: int  # microseconds after the newest event at which rewriting stops

@@ -32,7 +32,6 @@ class Reading:
     time: the clock of instants without a zone and the unit of those that are integers.
     text: every value is text (CSV); base64: bytes are written in base64 (JSON).
     columns: event field -> column of the source, where the names differ.
-    required: fields that may not be null even where they are declared `| None`, such as an entity's keys.
     source: name for dead letters.
     """
 
@@ -40,7 +39,6 @@ class Reading:
     text: bool = False
     base64: bool = False
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    required: frozenset[str] = frozenset()
     source: str = ""
 
     def column(self, name: str) -> str:

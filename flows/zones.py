@@ -59,13 +59,13 @@ class LocalClock:
             if self.ambiguous == "refuse":
                 raise Unfit(
                     f"the local time {text} occurs twice in {self.zone}, whose clock is turned back; write it in UTC "
-                    "or with its offset"
+                    "or with its offset, or give the source ambiguous='earlier' or 'later'"
                 )
             return local_us - (before if self.ambiguous == "earlier" else after)
         if self.nonexistent == "refuse":
             raise Unfit(
                 f"the local time {text} does not occur in {self.zone}, whose clock is turned forward; write it in UTC "
-                "or with its offset"
+                "or with its offset, or give the source nonexistent='shift'"
             )
         return local_us - before
 

@@ -272,12 +272,6 @@ def test_a_dead_letter_keeps_the_row_and_its_place() -> None:
     assert str(dead[0]).startswith("rides partition 2 offset 40 at 2026-05-01T12:00:00Z: malformed: field 'fare'")
 
 
-def test_an_entity_key_may_not_be_null_though_the_field_may() -> None:
-    how = Reading(required=frozenset({"note"}))
-    assert one("note", None, how) == "field 'note': null, but an entity's key may not be"
-    assert one("note", "x", how) == "x"
-
-
 def test_columns_of_another_name() -> None:
     how = Reading(columns={"fare": "amount"})
     table = pa.table({"driver_id": ["7"], "amount": [2.5], "at": [AT]})
