@@ -146,6 +146,25 @@ def covered(window: Window, rows: Sequence[Sent], s: int) -> list[Sent]:
     return chain[::-1]
 
 
+def running_session(window: Window, taken: Sequence[Taken], t: int) -> list[Sent]:
+    """The session at instant `t` where late events count: what had closed when one came to count stays closed (C7).
+
+    An event comes to its window at its time, or if it is late at the instant from which it counts, less `ending`. Of
+    events in time this gives what `covered` gives.
+    """
+    arrivals = [(max(e.event.time, e.since - window.ending), i, e.event) for i, e in enumerate(taken)]
+    sessions: list[list[Sent]] = []
+    for now, _, event in sorted(arrivals, key=lambda arrival: arrival[:2]):
+        if now > t - window.ending:
+            break
+        still = [s for s in sessions if s[-1].time > now - window.width]
+        near = [s for s in still if s[0].time - window.width < event.time < s[-1].time + window.width]
+        joined = sorted([event, *(e for s in near for e in s)], key=lambda e: (e.time, e.partition, e.offset))
+        sessions = [*(s for s in still if s not in near), joined]
+    newest = max(sessions, key=lambda s: s[-1].time, default=[])
+    return newest if newest and newest[-1].time > t - window.ending - window.width else []
+
+
 def turning_points(window: Window, since: int, time: int) -> set[int]:
     """Every instant at which one event can enter or leave the window (a superset of the instants at which it does).
 
@@ -171,11 +190,16 @@ def turning_points(window: Window, since: int, time: int) -> set[int]:
 ROUNDED = {"var", "std", "decayed_sum", "decayed_mean", "quantile"}
 
 
+def differs(a: Any, b: Any) -> bool:
+    """Whether two values are not the same; the order of a map counts."""
+    return bool(a != b) or (isinstance(a, dict) and list(a) != list(b))
+
+
 def nearly(a: Any, b: Any, relative: float) -> bool:
     """Whether two values differ by rounding at most."""
     if isinstance(a, dict) and isinstance(b, dict):
         return list(a) == list(b) and all(nearly(a[key], b[key], relative) for key in a)
-    return a == b or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=relative))
+    return not differs(a, b) or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=relative))
 
 
 @dataclass(frozen=True)
@@ -214,8 +238,10 @@ class Oracle:
 
     def content(self, feature: Feature, key: Key, t: int) -> list[Sent]:
         """The rows that `feature` covers at `t`: its window asked at t - ending, of the events that count by t."""
-        rows = [e.event for e in self._events.get(key, ()) if e.since <= t and holds(feature.where, e.event.columns)]
-        return covered(feature.window, rows, t - feature.window.ending)
+        taken = [e for e in self._events.get(key, ()) if e.since <= t and holds(feature.where, e.event.columns)]
+        if feature.window.kind == "session" and any(e.since > e.event.time for e in taken):
+            return running_session(feature.window, taken, t)
+        return covered(feature.window, [e.event for e in taken], t - feature.window.ending)
 
     def value(self, feature: Feature, key: Key, t: int) -> Any:
         rows = self.content(feature, key, t)
@@ -264,7 +290,9 @@ class Oracle:
         # Two quantiles within twice their error of each other may fall into one bucket.
         error = {f.name: 2 * f.params["error"] for f in self.features if f.kind == "quantile"}
         for n in values:
-            if values[n] != others[n] and not (n in rounded and nearly(values[n], others[n], error.get(n, 1e-9))):
+            if differs(values[n], others[n]) and not (
+                n in rounded and nearly(values[n], others[n], error.get(n, 1e-9))
+            ):
                 return "changed"
         return "perhaps" if rounded else None
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.oracle.described import Clock, Derived, Feature, Sent, Stream, View, Where, Window, happened
 from tests.oracle.judging import intervals
-from tests.oracle.naive import Oracle, covered, judge, turning_points
+from tests.oracle.naive import Oracle, Taken, covered, judge, running_session, turning_points
 
 M = 60_000_000
 
@@ -207,6 +207,29 @@ def test_ttl_ending_and_derived() -> None:
     assert oracle.read(("a",), 15).values == {"before": 2, "now": 0, "rate": -1.0}
     assert oracle.read(("a",), 33).statuses["now"] == "PRESENT"
     assert oracle.read(("a",), 34).statuses == dict.fromkeys(("before", "now", "rate"), "OUTSIDE_MAX_AGE")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_session_built_event_by_event_is_the_chain(seed: int) -> None:
+    rng = random.Random(seed)
+    window = Window("session", rng.randint(1, 6), ending=rng.choice([0, 3]))
+    events = sorted((happened(rng.randint(-20, 40), offset=i) for i in range(9)), key=lambda e: e.time)
+    taken = [Taken(e, e.time) for e in events]
+    for t in range(-30, 60):
+        assert running_session(window, taken, t) == covered(window, events, t - window.ending)
+
+
+def test_a_late_event_does_not_open_a_closed_session() -> None:
+    """
+    gap 10; 1 is followed by 5 (late, from 9 on): one session. 30 (late, from 45 on) finds that of 22 closed since 32,
+    and is closed itself since 40.
+    """
+    window = Window("session", 10)
+    taken = [Taken(happened(a, offset=a), b) for a, b in ((1, 1), (5, 9), (22, 22), (30, 45))]
+    seen = [
+        [e.time for e in running_session(window, [x for x in taken if x.since <= t], t)] for t in (8, 9, 14, 15, 31, 45)
+    ]
+    assert seen == [[1], [1, 5], [1, 5], [], [22], []]
 
 
 @pytest.mark.parametrize("seed", range(30))
