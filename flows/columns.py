@@ -13,7 +13,7 @@ import numpy.typing as npt
 from headrace.flows.lanes import FOREVER, NEVER
 from headrace.flows.plan import Plan
 from headrace.flows.readings import BLOCK
-from headrace.flows.tiles import (
+from headrace.flows.state import (
     AFTER,
     AHEAD,
     ASOF,

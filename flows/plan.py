@@ -31,7 +31,7 @@ from headrace.features.windows import (
     Window,
 )
 from headrace.flows import lanes, results
-from headrace.flows.tiles import COMPLETED, CURRENT, LAST_N, SESSION, SLIDING, TILES, UNBOUNDED, Tables
+from headrace.flows.state import COMPLETED, CURRENT, LAST_N, SESSION, SLIDING, TILES, UNBOUNDED, Tables
 
 NUMERIC = ("int64", "float64", "bool", "timestamp")
 FORGET_HALF_LIVES = 64  # a decaying value has shrunk below 1e-19 of itself; it is not rewritten any more

@@ -13,20 +13,8 @@ import numpy as np
 from headrace.flows.compiled import kernel, step
 from headrace.flows.lanes import FOREVER, NEVER
 from headrace.flows.results import CANDIDATE, EVENT, write_row
-from headrace.flows.tiles import (
-    ASOF,
-    G_DELAY,
-    G_MASK,
-    G_PENDS,
-    NEWEST,
-    NEXT,
-    ROW,
-    advance_slot,
-    hold_event,
-    is_empty,
-    next_change,
-    take_event,
-)
+from headrace.flows.state import ASOF, G_DELAY, G_MASK, G_PENDS, NEWEST, NEXT, ROW
+from headrace.flows.tiles import advance_slot, hold_event, is_empty, next_change, take_event
 
 BLOCK = 1024  # slots whose earliest next change is kept in one cell, so that a quiet clock reads few of them
 

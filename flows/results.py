@@ -8,7 +8,8 @@ import math
 
 from headrace.flows.compiled import step
 from headrace.flows.lanes import NEVER, divide
-from headrace.flows.tiles import ASOF, G_DELAY, W_GROUP, WRITTEN, window_lanes
+from headrace.flows.state import ASOF, G_DELAY, W_GROUP, WRITTEN
+from headrace.flows.tiles import window_lanes
 
 (
     COUNTED,  # inputs counted; 0 when empty
