@@ -23,6 +23,7 @@ from headrace.features import (
     define,
     derived,
 )
+from headrace.features.sources import Source
 from tests.oracle.described import EXPRESSIONS, MISSING, Derived, Feature, Stream, View, Where, Window
 
 
@@ -131,19 +132,18 @@ def feature_of(feature: Feature) -> Any:
 ARITHMETIC = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 
-def source_of(stream: Stream) -> IterableSource:
-    return IterableSource(
-        [],
-        Happening,
-        lateness=us(stream.lateness),
-        max_ahead=None if stream.max_ahead is None else us(stream.max_ahead),
-        dedup=stream.dedup,
-        late=stream.late,
-    )
+def judging(stream: Stream) -> dict[str, Any]:
+    """The options of any source that judge its events."""
+    return {
+        "lateness": us(stream.lateness),
+        "max_ahead": None if stream.max_ahead is None else us(stream.max_ahead),
+        "dedup": stream.dedup,
+        "late": stream.late,
+    }
 
 
-def definition_of(view: View, name: str = "judged") -> ViewDefinition:
-    """The view, named `name`, over an empty iterable as its source."""
+def definition_of(view: View, name: str = "judged", source: Source | None = None) -> ViewDefinition:
+    """The view, named `name`, over a source of its own, or over none but an empty iterable."""
     made: dict[str, Any] = {}
     for f in view.features:
         if isinstance(f, Derived):
@@ -153,7 +153,7 @@ def definition_of(view: View, name: str = "judged") -> ViewDefinition:
             made[f.name] = feature_of(f)
     return define(
         name,
-        source=source_of(view.stream),
+        source=source or IterableSource([], Happening, **judging(view.stream)),
         entity=Entity("someone", keys=list(view.keys)),
         features=made,
         ttl=None if view.ttl is None else us(view.ttl),
