@@ -35,9 +35,8 @@ class ObjectFeatures:
             rows = result.feature.where is None
             for e in chosen:
                 if rows or events.masks[e, result.rows]:
-                    feature.add(
-                        int(events.slot[e]), int(events.time[e]), int(events.position[e]), events.objects[e, at]
-                    )
+                    place = int(events.slot[e]), int(events.time[e]), int(events.position[e])
+                    feature.add(*place, events.objects[e, at], int(events.effective[e]))
 
     def settle(
         self, events: Prepared | None, slots: Ints, instants: Ints

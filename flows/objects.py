@@ -27,12 +27,13 @@ class ObjectWindow:
         self._delay = window.ending_us
         self._waiting: list[Event] = []
 
-    def add(self, te: int, position: int, value: Any) -> None:
+    def add(self, te: int, position: int, value: Any, effective: int) -> None:
         """An event the feature takes; `value` is None where its column is missing, which counts for the window only."""
-        if self._delay:
+        entered = effective - self._delay
+        if te > entered:
             insort(self._waiting, (te, position, value), key=_place)
         else:
-            self._contents.add(te, position, value)
+            self._contents.add(te, position, value, entered)
 
     def at(self, instant: int, steady: int) -> Any:
         """The aggregation's state of the window asked at `instant`. Before `steady` no event can come any more."""
@@ -40,7 +41,7 @@ class ObjectWindow:
         if self._waiting:
             due = bisect_left(self._waiting, (local + 1,), key=_time)
             for te, position, value in self._waiting[:due]:
-                self._contents.add(te, position, value)
+                self._contents.add(te, position, value, te)
             del self._waiting[:due]
         return self._contents.at(local, steady - self._delay)
 
@@ -73,7 +74,7 @@ class _Tiles:
         self._fold: Any = None
         self._bounds: tuple[int, int | None] | None = None
 
-    def add(self, te: int, position: int, value: Any) -> None:
+    def add(self, te: int, position: int, value: Any, entered: int) -> None:
         if value is None:
             return
         k = (te - 1) // self._hop if self._hop else 0
@@ -116,7 +117,7 @@ class _Newest:
         self._n = n
         self._events: list[Event] = []
 
-    def add(self, te: int, position: int, value: Any) -> None:
+    def add(self, te: int, position: int, value: Any, entered: int) -> None:
         insort(self._events, (te, position, value), key=_place)
         if len(self._events) > self._n:
             del self._events[0]
@@ -143,14 +144,14 @@ class _Chains:
         self._gap = gap
         self._segments: list[list[Any]] = []
 
-    def add(self, te: int, position: int, value: Any) -> None:
+    def add(self, te: int, position: int, value: Any, entered: int) -> None:
         state = self._agg.init()
         if value is not None:
             state = self._agg.update(state, value, te, position)
         joined = [te, te, state]
         apart = []
         for first, last, other in self._segments:
-            if te - last < self._gap and first - te < self._gap:
+            if te - last < self._gap and first - te < self._gap and last + self._gap > entered:
                 joined = [min(joined[0], first), max(joined[1], last), self._agg.merge(joined[2], other)]
             else:
                 apart.append([first, last, other])
@@ -201,12 +202,12 @@ class ObjectFeature:
         self._windows: dict[int, ObjectWindow] = {}
         self._last: dict[int, Any] = {}
 
-    def add(self, slot: int, te: int, position: int, value: Any) -> None:
-        """An event of `slot` that the feature takes."""
+    def add(self, slot: int, te: int, position: int, value: Any, effective: int) -> None:
+        """An event of `slot` that the feature takes, effective from that instant."""
         window = self._windows.get(slot)
         if window is None:
             window = self._windows[slot] = ObjectWindow(self._agg, self._window)
-        window.add(te, position, value)
+        window.add(te, position, value, effective)
 
     def value(self, slot: int, instant: int, steady: int) -> Any:
         """The feature's value for `slot` at `instant`."""
@@ -219,9 +220,12 @@ class ObjectFeature:
 
     def changed(self, slot: int, value: Any) -> bool:
         """Whether `value` differs from the last one given here for `slot`."""
-        if slot in self._last and self._last[slot] == value:
+        # The order of a map means something, so maps are compared as pairs: as lists, which is how a snapshot gives
+        # them.
+        seen = [list(pair) for pair in value.items()] if isinstance(value, dict) else value
+        if slot in self._last and self._last[slot] == seen:
             return False
-        self._last[slot] = value
+        self._last[slot] = seen
         return True
 
     def keep(self, slots: Iterable[int]) -> None:
@@ -233,7 +237,7 @@ class ObjectFeature:
     def save(self) -> bytes:
         """Every slot's windows and last value, as MessagePack."""
         windows = [[slot, window.save()] for slot, window in self._windows.items()]
-        return msgspec.msgpack.encode([windows, [[slot, _plain(value)] for slot, value in self._last.items()]])
+        return msgspec.msgpack.encode([windows, list(self._last.items())])
 
     def load(self, data: bytes) -> None:
         """Take over what `save` gave."""
@@ -242,13 +246,4 @@ class ObjectFeature:
         for slot, saved in windows:
             self._windows[slot] = ObjectWindow(self._agg, self._window)
             self._windows[slot].load(saved)
-        self._last = {slot: _value(value) for slot, value in last}
-
-
-def _plain(value: Any) -> Any:
-    """Maps as pairs: MessagePack keeps the type of a value, and not every reader that of a key."""
-    return {"map": list(value.items())} if isinstance(value, dict) else value
-
-
-def _value(saved: Any) -> Any:
-    return dict(map(tuple, saved["map"])) if isinstance(saved, dict) else saved
+        self._last = dict(last)

@@ -57,10 +57,10 @@ def _fold(t, st, s, vf, vi, mask, x, u, te, pos, steady):
             continue
         delay = t.groups[g, G_DELAY]
         now = asof if asof == NEVER else asof - delay
-        if t.groups[g, G_PENDS] and te > now:
+        if t.groups[g, G_PENDS] and te > u - delay:
             hold_event(t, st, s, g, vf, vi, mask, x, te, pos)
             again = True
-        elif take_event(t, st, s, g, now, steady - delay, vf, vi, mask, x, te, pos):
+        elif take_event(t, st, s, g, now, u - delay, steady - delay, vf, vi, mask, x, te, pos):
             again = True
     if u > st.si[s, NEWEST]:
         st.si[s, NEWEST] = u

@@ -51,7 +51,11 @@ from headrace.flows.state import (
 
 
 @step
-def _session_event(t, st, s, g, vf, vi, mask, x, te, pos):
+def _session_event(t, st, s, g, entered, vf, vi, mask, x, te, pos):
+    """Fold event `x`, which enters at local instant `entered`, into the segments that are still open then.
+
+    A segment that has closed stays closed: only an event let in late can find one.
+    """
     gap = t.groups[g, G_PARAM]
     a, b = t.groups[g, G_OP0], t.groups[g, G_OP1]
     at = group_at(g)
@@ -59,8 +63,8 @@ def _session_event(t, st, s, g, vf, vi, mask, x, te, pos):
     while e != NONE and st.ei[e, PLACE] > te:
         e = st.ei[e, BEFORE]
     after = st.si[s, at + HEAD] if e == NONE else st.ei[e, AFTER]
-    joins_after = after != NONE and st.ei[after, PLACE] - te < gap
-    if e != NONE and te - st.ei[e, PLACE2] < gap:
+    joins_after = after != NONE and st.ei[after, PLACE] - te < gap and st.ei[after, PLACE2] + gap > entered
+    if e != NONE and te - st.ei[e, PLACE2] < gap and st.ei[e, PLACE2] + gap > entered:
         st.ei[e, PLACE2] = max(st.ei[e, PLACE2], te)
         if joins_after:
             merge_ops(t.ops, t.half_life, a, b, st.ef, st.ej, e, 0, st.ef, st.ej, after, 0)
@@ -75,14 +79,15 @@ def _session_event(t, st, s, g, vf, vi, mask, x, te, pos):
 
 
 @step
-def take_event(t, st, s, g, now, steady, vf, vi, mask, x, te, pos):
+def take_event(t, st, s, g, now, entered, steady, vf, vi, mask, x, te, pos):
     """Fold event `x` into group `g` of slot `s`, whose windows stand at local time `now`.
 
-    Returns whether the slot's next change has to be worked out again.
+    `entered`: the local instant from which the event counts. Returns whether the slot's next change has to be worked
+    out again.
     """
     kind = t.groups[g, G_KIND]
     if kind == SESSION:
-        _session_event(t, st, s, g, vf, vi, mask, x, te, pos)
+        _session_event(t, st, s, g, entered, vf, vi, mask, x, te, pos)
         return True
     hop = t.groups[g, G_HOP]
     if kind == LAST_N:
@@ -160,7 +165,8 @@ def _release_events(t, st, s, g, now, steady):
     p = st.si[s, at + PENDING_HEAD]
     released = False
     while p != NONE and st.pi[p, PLACE] <= now:
-        take_event(t, st, s, g, now, steady, st.pf, st.pj, st.pm, p, st.pi[p, PLACE], st.pi[p, PLACE2])
+        te = st.pi[p, PLACE]
+        take_event(t, st, s, g, now, te, steady, st.pf, st.pj, st.pm, p, te, st.pi[p, PLACE2])
         after = st.pi[p, AFTER]
         st.pi[p, AFTER] = st.control[FREE_PENDING]
         st.control[FREE_PENDING] = p
