@@ -94,10 +94,17 @@ def finish(t, r, f, i, elapsed_since, of, oj, row):
 
 
 @step
-def _decayed_alike(t, r, last, now, elapsed):
-    """Whether a decayed sum is what the last one has become by time alone, up to the rounding of its folds."""
-    expected = last * 2.0 ** (-float(elapsed) / t.half_life[t.results[r, R_OP]])
-    return math.isfinite(now) and abs(now - expected) <= 1e-9 * abs(now)
+def _decayed_alike(t, r, last, now, elapsed, drifts):
+    """Whether readers of the decayed sum `last` see `now` after `elapsed`, up to the rounding of folds.
+
+    They carry a sum on by time, so the same number later is another value; a default is no sum and stays. `drifts`:
+    the row also serves readers that cannot do so, for whom the number itself must be the same.
+    """
+    stays = t.results[r, R_DEFAULT] == VALUE and last == t.defaults[r]
+    expected = last if stays else last * 2.0 ** (-float(elapsed) / t.half_life[t.results[r, R_OP]])
+    if stays or drifts:
+        return now == last and now == expected
+    return now == expected or (math.isfinite(now) and abs(now - expected) <= 1e-9 * abs(now))
 
 
 @step
@@ -123,11 +130,11 @@ def write_row(t, st, s, lane_f, lane_j, of, oj, ok, row, drifts):
             asked -= t.groups[t.windows[w, W_GROUP], G_DELAY]
         valid = finish(t, r, lane_f, lane_j, asked, of, oj, row)
         ok[row, r] = valid
-        if valid != st.vk[s, r] or oj[row, r] != st.vj[s, r]:
-            decayed = t.results[r, R_CODE] == DECAYED_SUM and not drifts and valid == st.vk[s, r]
-            alike = decayed and _decayed_alike(t, r, st.vf[s, r], of[row, r], elapsed)
-            if not alike and not t.results[r, R_HIDDEN]:
-                kind = CHANGED
-            st.vk[s, r] = valid
-            st.vj[s, r] = oj[row, r]
+        differs = valid != st.vk[s, r] or oj[row, r] != st.vj[s, r]
+        if t.results[r, R_CODE] == DECAYED_SUM and valid and valid == st.vk[s, r]:
+            differs = not _decayed_alike(t, r, st.vf[s, r], of[row, r], elapsed, drifts)
+        if differs and not t.results[r, R_HIDDEN]:
+            kind = CHANGED
+        st.vk[s, r] = valid
+        st.vj[s, r] = oj[row, r]
     return kind
