@@ -21,11 +21,9 @@ class CustomAggregation:
     (contract C16).
 
     - `update(state, value)` gets one present value (never null or NaN): a str, int, float, bool or bytes; an instant
-    comes as
-      int microseconds. It may change `state` in place and returns it.
-    - `merge(a, b)` joins two states. It may change and return `a`, and must leave `b` as it is. The result of all
-    updates and
-      merges must not depend on their order: events may arrive out of order and windows are put together from tiles.
+      comes as int microseconds. It may change `state` in place and returns it.
+    - `merge(a, b)` joins two states; both are yours to change or return. The result of all updates and merges must
+      not depend on their order: events may arrive out of order and windows are put together from tiles.
     - `finish(state)` gives the value, or None for null. A window without inputs is `empty` without asking `finish`.
 
     Parameters are attributes of the object, best as a frozen dataclass; they are part of the view's fingerprint, as is
@@ -129,7 +127,8 @@ class Custom(Aggregation):
         return [state[0] + 1, self._run("update", self.user.update, state[1], value)]
 
     def merge(self, a: State, b: State) -> State:
-        return [a[0] + b[0], self._run("merge", self.user.merge, a[1], b[1])]
+        # A copy: a merge may well return b or share its lists, and an update may change a state in place.
+        return [a[0] + b[0], self._run("merge", self.user.merge, a[1], _copied(b[1]))]
 
     def finish(self, state: State, t_us: int) -> Any:
         if not state[0]:
@@ -186,6 +185,15 @@ def _dtype(value: str | type, name: str) -> str:
     raise DefinitionError(
         f"{name}: {value!r} is no type. Use float, int, str, bool, bytes, datetime or text such as 'list<float64>'."
     )
+
+
+def _copied(state: Any) -> Any:
+    """A state with lists and dicts of its own."""
+    if type(state) is list:
+        return [_copied(each) for each in state]
+    if type(state) is dict:
+        return {key: _copied(each) for key, each in state.items()}
+    return state
 
 
 def _not_plain(state: Any) -> str | None:

@@ -155,3 +155,32 @@ def test_code_is_known_by_what_it_does() -> None:
     assert code_key(lambda x: x in {1, 2}) != code_key(lambda x: x in {1, 3})
     assert code_key(recursive) == code_key(recursive)
     assert code_key(max) == "builtins.max"
+
+
+class Gathered(CustomAggregation):
+    """All values, by sign: a merge that hands on its second state, lists and all."""
+
+    output = "list<float64>"
+
+    def init(self) -> Any:
+        return {}
+
+    def update(self, state: Any, value: Any) -> Any:
+        state.setdefault(value < 0, []).append(value)
+        return state
+
+    def merge(self, a: Any, b: Any) -> Any:
+        return {**b, **{sign: b.get(sign, []) + values for sign, values in a.items()}} if a else b
+
+    def finish(self, state: Any) -> Any:
+        return sorted(value for values in state.values() for value in values)
+
+
+def test_a_merge_may_return_what_it_was_given() -> None:
+    agg = Custom(Gathered())
+    tile = agg.update(agg.init(), 1.0, 0, 0)
+    fold = agg.merge(agg.init(), tile)
+    agg.update(fold, 2.0, 0, 1)
+    agg.update(fold, -3.0, 0, 2)
+    assert agg.finish(tile, 0) == [1.0]
+    assert agg.finish(fold, 0) == [-3.0, 1.0, 2.0]
