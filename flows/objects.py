@@ -199,6 +199,8 @@ class ObjectFeature:
         self._window = window
         self._default = default
         self._has_default = has_default
+        # Readers carry a decayed sum on by time, so the same number later is another value.
+        self._decays = agg.kind == "decayed_sum"
         self._windows: dict[int, ObjectWindow] = {}
         self._last: dict[int, Any] = {}
 
@@ -223,7 +225,7 @@ class ObjectFeature:
         # The order of a map means something, so maps are compared as pairs: as lists, which is how a snapshot gives
         # them.
         seen = [list(pair) for pair in value.items()] if isinstance(value, dict) else value
-        if slot in self._last and self._last[slot] == seen:
+        if slot in self._last and self._last[slot] == seen and not (seen and self._decays):
             return False
         self._last[slot] = seen
         return True
