@@ -1,5 +1,7 @@
 """What drivers have been doing lately: the features of this project.
 
+Try them from a shell:
+
     headrace views views.py        what is defined here, and how exact it is
     headrace run views.py          replays rides.csv
     headrace get driver_activity driver_id=1
