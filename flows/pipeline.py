@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from headrace.features.errors import DefinitionError
@@ -19,7 +20,7 @@ from headrace.flows.admission import Admission
 from headrace.flows.batch import EventBatch
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.shard import BEGINNING, ShardOperator
-from headrace.flows.snapshot import SnapshotError, pack, unpack
+from headrace.flows.snapshot import SnapshotError, pack, read_meta, unpack
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class Output:
     duplicates: int = 0
     taken: int = 0
     missing: dict[str, int] = field(default_factory=dict)
+
+
+class _Meta(msgspec.Struct):
+    """What a snapshot of a flow says."""
+
+    source: str
+    admission: dict[str, Any]
+    operators: dict[str, bytes]
 
 
 class SourceFlow:
@@ -146,16 +155,16 @@ class SourceFlow:
         Raises:
             SnapshotError: the snapshot is damaged, or of other views than these.
         """
-        meta, _ = unpack(data)
+        meta = read_meta(unpack(data)[0], _Meta, f"source '{self.source.name}'")
         for name, op in self._operators.items():
-            if name not in meta["operators"]:
-                source = meta["source"]
+            if name not in meta.operators:
+                source = meta.source
                 raise SnapshotError(
                     f"View '{name}' is not in the checkpoint of source '{source}', which has been read already: "
                     "it would miss all events until now. Run it into another data folder, or start this one afresh."
                 )
-            op.restore(meta["operators"][name])
-        self._admission.restore(meta["admission"])
+            op.restore(meta.operators[name])
+        self._admission.restore(meta.admission)
 
 
 def _filled(tables: dict[str, pa.Table], logged: Iterable[ViewDefinition] | None = None) -> dict[str, pa.Table]:

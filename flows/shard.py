@@ -32,9 +32,21 @@ from headrace.flows.ordering import in_order
 from headrace.flows.plan import compile_view
 from headrace.flows.rows import Columns, table
 from headrace.flows.settled import LAST_INSTANT, SettledReading
-from headrace.flows.snapshot import SnapshotError, pack, unpack
+from headrace.flows.snapshot import SnapshotError, pack, read_meta, unpack
 
 BEGINNING = NEVER // 2  # earlier than any instant, and far enough from the end of int64 to subtract a window from it
+
+
+class _Meta(msgspec.Struct):
+    """What a snapshot says beside its arrays."""
+
+    view: str
+    fingerprint: str
+    keys: list[Any]
+    clock: int
+    watermark: int
+    objects: list[bytes]
+    waiting_objects: bytes | None
 
 
 class ShardOperator:
@@ -156,24 +168,25 @@ class ShardOperator:
         Raises:
             SnapshotError: the snapshot is damaged, of another format or view, or the view's definition has changed.
         """
-        meta, arrays = unpack(data)
-        if meta["view"] != self.view.name or meta["fingerprint"] != self.view.fingerprint():
+        given, arrays = unpack(data)
+        meta = read_meta(given, _Meta, f"view '{self.view.name}'")
+        if meta.view != self.view.name or meta.fingerprint != self.view.fingerprint():
             raise SnapshotError(
-                f"Snapshot is of view '{meta['view']}' as defined by {meta['fingerprint'][:12]}, but this is view "
+                f"Snapshot is of view '{meta.view}' as defined by {meta.fingerprint[:12]}, but this is view "
                 f"'{self.view.name}' as defined by {self.view.fingerprint()[:12]}: its state would be misread. Start "
                 "the changed view under another name or with an empty data directory, and replay its source."
             )
-        self._keys.load(meta["keys"])
+        self._keys.load(meta.keys)
         self._settled = SettledReading(self._plan)
-        self._settled.load(_part(arrays, "settled."), meta["objects"], _part(arrays, "derived."))
+        self._settled.load(_part(arrays, "settled."), meta.objects, _part(arrays, "derived."))
         self._buffer = SettlingBuffer()
         self._online = OnlineReading.after(self._plan, self._settled)
-        self._watermark = meta["watermark"]
-        self._clock = meta["clock"]
+        self._watermark = meta.watermark
+        self._clock = meta.clock
         waiting = _part(arrays, "waiting.")
         if waiting:
             objects = np.empty((len(waiting["slot"]), len(self._plan.objects)), dtype=object)
-            for row, values in enumerate(msgspec.msgpack.decode(meta["waiting_objects"])):
+            for row, values in enumerate(msgspec.msgpack.decode(meta.waiting_objects or b"\x90")):
                 for at, value in enumerate(values):
                     objects[row, at] = tuple(value) if isinstance(value, list) else value
             events = Prepared(**waiting, objects=objects)

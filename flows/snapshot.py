@@ -14,7 +14,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,6 +27,16 @@ VERSION = 1
 _PREFIX = struct.Struct("<8sIQ")
 _DIGEST = 16
 _DTYPES = {"<i8", "<f8", "|u1", "|b1"}
+
+
+T = TypeVar("T")
+
+
+class _Header(msgspec.Struct):
+    """What the header says; each array is name, dtype, shape."""
+
+    meta: dict[str, Any]
+    arrays: list[tuple[str, str, list[Annotated[int, msgspec.Meta(ge=0)]]]]
 
 
 class SnapshotError(HeadraceError, ValueError):
@@ -71,13 +81,34 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         raise SnapshotError(
             "Snapshot is damaged: its checksum does not match its content. Restore from an earlier checkpoint."
         )
-    header = msgspec.msgpack.decode(data[_PREFIX.size : _PREFIX.size + length])
+    try:
+        header = msgspec.msgpack.decode(data[_PREFIX.size : _PREFIX.size + length], type=_Header)
+    except msgspec.MsgspecError as error:
+        raise SnapshotError(f"Snapshot is damaged: {error}. Restore from an earlier checkpoint.") from error
     arrays = {}
     at = _PREFIX.size + length
-    for name, dtype, shape in header["arrays"]:
+    for name, dtype, shape in header.arrays:
         if dtype not in _DTYPES:
             raise SnapshotError(f"Snapshot array '{name}' has type {dtype!r}, which no Headrace writes.")
         count = math.prod(shape)
+        end = at + count * np.dtype(dtype).itemsize
+        if end > len(data) - _DIGEST:
+            raise SnapshotError(
+                f"Snapshot is damaged: array '{name}' of {count} values goes beyond its end. Restore from an earlier "
+                "checkpoint."
+            )
         arrays[name] = np.frombuffer(data, dtype=dtype, count=count, offset=at).reshape(shape).copy()
-        at += count * np.dtype(dtype).itemsize
-    return header["meta"], arrays
+        at = end
+    return header.meta, arrays
+
+
+def read_meta(meta: Mapping[str, Any], form: type[T], what: str) -> T:
+    """The meta of a snapshot as a `form`, a msgspec Struct.
+
+    Raises:
+        SnapshotError: it is the snapshot of something else than `what`.
+    """
+    try:
+        return msgspec.convert(meta, form)
+    except msgspec.ValidationError as error:
+        raise SnapshotError(f"Snapshot is not of {what}: {error}. Restore from an earlier checkpoint.") from error
