@@ -22,6 +22,9 @@ the model is to predict. So
     known(departure) = max(actual, scheduled) + 1 min        known(arrival) = arrival + 1 min
 
 and a feature asked at the scheduled departure of a flight never contains that flight.
+
+A limit: the file names the aircraft that flew in the end. Where it was exchanged at the last moment, the question names
+an aircraft that was not known yet.
 """
 
 from __future__ import annotations
