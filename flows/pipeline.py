@@ -54,11 +54,13 @@ class SourceFlow:
         source: where the events come from; its lateness, max_ahead, dedup, idle_after and late rule admission.
         views: views or definitions over it, with names of their own.
 
+        live: the clock is the one that `push` and `advance` are given (the wall's), not the stream's.
+
     Raises:
         DefinitionError: two views have one name.
     """
 
-    def __init__(self, source: Source, views: Iterable[Any]) -> None:
+    def __init__(self, source: Source, views: Iterable[Any], *, live: bool = False) -> None:
         self.source = source
         self.views: tuple[ViewDefinition, ...] = tuple(definition(view) for view in views)
         names = [view.name for view in self.views]
@@ -66,7 +68,8 @@ class SourceFlow:
             if names.count(name) > 1:
                 raise DefinitionError(f"Two views are named '{name}'. Give one of them another name, with name='...'.")
         self._columns = tuple(dict.fromkeys(name for view in self.views for name in view.event_columns))
-        self._admission = Admission(source)
+        self._live = live
+        self._admission = Admission(source, live=live)
         self._operators = {view.name: ShardOperator(view) for view in self.views}
 
     @property
@@ -110,7 +113,7 @@ class SourceFlow:
         online = {name: op.process(admitted.batch, clock) for name, op in self._operators.items()}
         return Output(
             online=_filled(online),
-            log=self._settle(),
+            log=self._settle(clock_us),
             dead=admitted.dead,
             duplicates=admitted.duplicates,
             taken=len(admitted.batch),
@@ -120,7 +123,7 @@ class SourceFlow:
     def advance(self, clock_us: int) -> Output:
         """Let time pass without events: values fall as their windows empty (contract C5)."""
         online = {name: op.advance(clock_us) for name, op in self._operators.items()}
-        return Output(online=_filled(online))
+        return Output(online=_filled(online), log=self._settle(clock_us) if self._live else {})
 
     def tail(self) -> dict[str, pa.Table]:
         """By view, the log rows that would follow if no further event came; see `ShardOperator.tail`."""
@@ -138,8 +141,8 @@ class SourceFlow:
         least = min((op.watermark_us for op in self._operators.values()), default=BEGINNING)
         return None if least == BEGINNING else least
 
-    def _settle(self) -> dict[str, pa.Table]:
-        watermark = self._admission.watermark()
+    def _settle(self, clock_us: int | None) -> dict[str, pa.Table]:
+        watermark = self._admission.watermark(clock_us)
         if watermark is None:
             return {}
         return _filled({name: op.settle(watermark) for name, op in self._operators.items()}, logged=self.views)

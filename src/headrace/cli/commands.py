@@ -128,6 +128,9 @@ def run(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Events per batch. Values do not depend on it.")
     ] = 10_000,
+    live: Annotated[
+        bool, typer.Option("--live", help="The clock is the wall's: take events as they come until Ctrl-C.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Drop what earlier runs wrote and begin anew.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     as_json: AsJson = False,
@@ -135,7 +138,8 @@ def run(
     """Replay the sources of a file's views into the online store and the log.
 
     A later run goes on where this one ended, also after Ctrl-C or a crash. The clock is the stream's own: after the
-    run, "now" is its newest event. What could not be taken (late, malformed, too far ahead) is counted, and
+    run, "now" is its newest event. With --live it is the wall's: events are taken as they come, and values fall
+    while none come. What could not be taken (late, malformed, too far ahead) is counted, and
     `headrace dead` shows it.
     """
     from headrace.cli.loading import load
@@ -144,7 +148,7 @@ def run(
 
     loaded = load(file)
     chosen = loaded.only(only or ())
-    summary = replay(loaded, chosen, data, batch_size=batch_size, fresh=fresh, quiet=quiet)
+    summary = replay(loaded, chosen, data, batch_size=batch_size, live=live, fresh=fresh, quiet=quiet)
     if as_json:
         print_json(as_data(summary, data))
     else:

@@ -17,14 +17,22 @@ from headrace.cli.show import show_figures
 from headrace.features.errors import HeadraceError
 from headrace.features.time import format_instant
 from headrace.features.views import ViewDefinition
-from headrace.flows.runner import LOG, ONLINE, Step, Summary, run
+from headrace.flows.recording import LOG, ONLINE, Summary
+from headrace.flows.runner import Step, run
 from headrace.flows.snapshot import SnapshotError
 from headrace.flows.warm import is_warm, warm
 from headrace.stores.errors import SchemaMismatchError
 
 
 def replay(
-    file: ViewsFile, views: Sequence[ViewDefinition], data: Path, *, batch_size: int, fresh: bool, quiet: bool
+    file: ViewsFile,
+    views: Sequence[ViewDefinition],
+    data: Path,
+    *,
+    batch_size: int,
+    live: bool,
+    fresh: bool,
+    quiet: bool,
 ) -> Summary:
     """Runs the views into the data folder and shows how far it is on stderr.
 
@@ -37,7 +45,7 @@ def replay(
     console = Console(stderr=True)
     with _shown(console, quiet) as progress:
         try:
-            return run(views, data, batch_size=batch_size, progress=progress)
+            return run(views, data, live=live, batch_size=batch_size, progress=progress)
         except (SnapshotError, SchemaMismatchError) as error:
             raise HeadraceError(
                 f"{error} To replay from the beginning into {data}, and drop what is there: "

@@ -21,7 +21,7 @@ from headrace.cli.project import DATA
 from headrace.cli.replaying import replay
 from headrace.demo import views
 from headrace.features.views import FeatureView
-from headrace.flows.runner import LOG, ONLINE, Summary
+from headrace.flows.recording import LOG, ONLINE, Summary
 from headrace.materialize import training_set
 from headrace.serving import Client
 from headrace.stores.embedded import EmbeddedStore
@@ -42,7 +42,8 @@ class Project:
 
     def replay(self, *, fresh: bool = False, quiet: bool = False) -> Summary:
         """Streams what has not been streamed yet through the views, with a progress bar unless `quiet`."""
-        return replay(self.views_file, self.views_file.views, self.data, batch_size=10_000, fresh=fresh, quiet=quiet)
+        views = self.views_file.views
+        return replay(self.views_file, views, self.data, batch_size=10_000, live=False, fresh=fresh, quiet=quiet)
 
     def training_set(self, asked: pd.DataFrame, view: type[FeatureView] | None = None) -> pd.DataFrame:
         """`asked` with the features of all views, or of one, as of each row's event_timestamp: `<view>__<feature>`."""

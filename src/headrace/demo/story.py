@@ -16,7 +16,7 @@ from headrace.demo.lookups import clock, side_by_side, then_and_now
 from headrace.demo.picture import AIRPORTS, draw
 from headrace.demo.project import Project, feature_columns, new_project
 from headrace.demo.views import AircraftDelays, AircraftLandings, AirportDelays, CarrierAtAirport
-from headrace.flows.runner import Summary
+from headrace.flows.recording import Summary
 
 PAUSE = pd.Timestamp("2013-12-30 18:00", tz=NEW_YORK)
 """Where the stream rests while features are asked for. Then the year's last thirty hours come in."""

@@ -1,0 +1,146 @@
+"""Live runs: events are taken as they come, and the clock is the wall's.
+
+Each source is read by a thread of its own into a bounded queue, so that a source that waits holds nobody up. The run
+takes what is there, at most `TICK_S` after it came, and lets the clock move on when nothing is (contract C5).
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from headrace.features.errors import DataError
+from headrace.features.sources import IterableSource, Source
+from headrace.features.views import ViewDefinition
+from headrace.flows.decode import decode_rows, reading_of
+from headrace.flows.interrupts import Interrupts
+from headrace.flows.pipeline import SourceFlow
+from headrace.flows.read import Part, Progress, batches
+from headrace.flows.recording import Reading, Recorder
+from headrace.stores.checkpoints import Checkpoint
+
+TICK_S = 0.05
+"""How long the run waits for events before it lets the clock move on."""
+CLOCK_EVERY_US = 1_000_000
+"""How often the store is told the clock."""
+QUEUED_ROWS = 100_000
+"""Rows of an iterable that may wait; then its thread waits (backpressure instead of memory)."""
+
+
+class LiveFeed(Reading):
+    """One source being read by its own thread. Rows of an iterable wait singly, other sources in batches."""
+
+    def __init__(
+        self, source: Source, views: Sequence[ViewDefinition], checkpoint: Checkpoint | None, size: int
+    ) -> None:
+        super().__init__(SourceFlow(source, views, live=True), checkpoint)
+        self._source = source
+        self._size = size
+        self._how = reading_of(source)
+        rows = isinstance(source, IterableSource)
+        self._queue: queue.Queue[Any] = queue.Queue(QUEUED_ROWS if rows else 2)
+        self._failure: Exception | None = None
+        self._arrived = threading.Event()
+        self._done = threading.Event()
+        made: Iterator[Any] = (
+            iter(source.iterable)
+            if isinstance(source, IterableSource)
+            else batches(source, size, self.offset, files=self.files)
+        )
+        self._thread = threading.Thread(target=self._read, args=(made,), name=f"read {self.name}", daemon=True)
+
+    def start(self, arrived: threading.Event) -> None:
+        """Begin to read; `arrived` is set whenever something came."""
+        self._arrived = arrived
+        self._thread.start()
+
+    def _read(self, made: Iterator[Any]) -> None:
+        try:
+            for item in made:
+                self._queue.put(item)
+                self._arrived.set()
+        except Exception as error:  # handed to the run, which raises it with the source's name
+            self._failure = error
+        self._done.set()
+        self._arrived.set()
+
+    def take(self) -> Part | None:
+        """What has come since, at most one batch; None if nothing has.
+
+        Raises:
+            DataError: reading the source failed; what came before has been taken.
+        """
+        ended = self._done.is_set()
+        items: list[Any] = []
+        limit = self._size if isinstance(self._source, IterableSource) else 1
+        while len(items) < limit:
+            try:
+                items.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        if items and not isinstance(self._source, IterableSource):
+            part: Part = items[0]
+            return part
+        if items:
+            batch, dead = decode_rows(self._source.schema, items, 0, self.offset, self._how)
+            offset = self.offset + len(items)
+            return Part(batch, dead, Progress(offset, offset, None, "rows"))
+        if ended and self._failure is not None:
+            raise DataError(
+                f"Source '{self.name}' failed after {self.offset:,} rows: {self._failure!r}. What came before is kept; "
+                "mend the source and run again."
+            ) from self._failure
+        return None
+
+    @property
+    def ended(self) -> bool:
+        """Everything has been read and taken."""
+        return self._done.is_set() and self._queue.empty() and self._failure is None
+
+
+def run_live(
+    feeds: Sequence[LiveFeed],
+    recorder: Recorder,
+    checkpoint_every_s: float,
+    shown: Callable[[Reading, Part], None],
+    wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+) -> None:
+    """Take events and let time pass until every source has ended or the run is interrupted.
+
+    Args:
+        shown: called with each batch taken.
+        wall_us: the clock, microseconds UTC.
+    """
+    arrived = threading.Event()
+    for feed in feeds:
+        feed.start(arrived)
+    told = 0
+    due = time.monotonic() + checkpoint_every_s
+    with Interrupts() as interrupts:
+        while not interrupts.asked and not all(feed.ended for feed in feeds):
+            arrived.wait(TICK_S)
+            arrived.clear()
+            for feed in feeds:
+                try:
+                    _step(feed, recorder, wall_us(), shown)
+                except DataError:
+                    recorder.commit(feeds, tails=True)
+                    raise
+            now = wall_us()
+            for feed in feeds:
+                recorder.write(feed, feed.flow.advance(now))
+            if now - told >= CLOCK_EVERY_US:
+                recorder.set_clock(now)
+                told = now
+            if time.monotonic() >= due:
+                recorder.commit(feeds)
+                due = time.monotonic() + checkpoint_every_s
+        recorder.summary.stopped = interrupts.asked
+
+
+def _step(feed: LiveFeed, recorder: Recorder, now: int, shown: Callable[[Reading, Part], None]) -> None:
+    part = feed.take()
+    if part is not None:
+        recorder.write(feed, feed.flow.push(part.batch, now, wall_us=now), part.dead)
+        shown(feed, part)
