@@ -49,7 +49,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
-	@set -e; for name in $(ONLY); do $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for name in $(ONLY); do $(BIN)/python -m benchmarks.$$name; done
 
 up:
 	docker compose up

@@ -1,6 +1,6 @@
 """The shard operator alone, from decoded columns, on one core: both readings, every row in Arrow.
 
-    python benchmarks/operator.py
+    python -m benchmarks.operator
 
 Ours: `process` and `settle` per batch of 10,000 events, which gives the online rows (one per driver and batch, and
 those that expire) and the whole settled log (one row per event and per expiry), as Arrow tables.
@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from workload import DRIVERS, EVENTS, W1, WINDOW_US, LastHalfHour, measure, report, w1
 
+from benchmarks.workload import DRIVERS, EVENTS, W1, WINDOW_US, LastHalfHour, measure, report, w1
 from headrace.flows.batch import BatchColumn, EventBatch
 from headrace.flows.shard import ShardOperator
 

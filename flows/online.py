@@ -52,15 +52,15 @@ class OnlineReading:
             plan.tables, st, events.slot, events.effective, events.time, events.position, inputs, inputs.view(np.int64),
             events.masks, steady, touched,
         )  # fmt: skip
-        while n > len(self._rows.slot):
-            self._rows = grow_rows(self._rows, 0)
-        write_touched(
-            plan.tables, st, self.columns.blocks, self._lanes, self._lanes.view(np.int64), touched, n, clock, steady,
-            self._rows,
-        )  # fmt: skip
         if self.objects:
             self.objects.add(events, range(len(events)))
-        return self._columns(n, steady)
+        return self._write(touched, n, clock, steady)
+
+    def recall(self, clock: int, steady: int) -> None:
+        """Take the values of all entities at `clock` for those last written, as they are when no restart came
+        between."""
+        self.columns.reserve(self.columns.slots, 0)
+        self._write(np.arange(self.columns.slots), self.columns.slots, clock, steady)
 
     def advance(self, clock: int, steady: int) -> Columns:
         """Let the clock move to `clock`; one row per entity of which a value changed by that."""
@@ -76,6 +76,17 @@ class OnlineReading:
             if slot == len(st.si):
                 break
             self._rows = grow_rows(self._rows, n)
+        return self._columns(n, steady)
+
+    def _write(self, touched: Ints, n: int, clock: int, steady: int) -> Columns:
+        """One row for each of the first `n` slots in `touched`."""
+        while n > len(self._rows.slot):
+            self._rows = grow_rows(self._rows, 0)
+        plan, st = self._plan, self.columns.state
+        write_touched(
+            plan.tables, st, self.columns.blocks, self._lanes, self._lanes.view(np.int64), touched, n, clock, steady,
+            self._rows,
+        )  # fmt: skip
         return self._columns(n, steady)
 
     def _columns(self, n: int, steady: int) -> Columns:

@@ -192,7 +192,7 @@ class ShardOperator:
             events = Prepared(**waiting, objects=objects)
             self._buffer.add(events)
             self._take(events, self._clock)
-        self._online.advance(self._clock, self._steady)
+        self._online.recall(self._clock, self._steady)
 
     @property
     def _steady(self) -> int:

@@ -1,0 +1,180 @@
+"""Runs that are killed and started again end as an uninterrupted run does (contract C13, C14)."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.features.views import definition
+from headrace.flows.recording import LOG, ONLINE
+from headrace.stores.deadletters import read_dead_letters
+from headrace.stores.embedded import EmbeddedStore
+from headrace.stores.offline import OfflineLog
+
+EVENTS = 20_000
+BATCH = 500
+KILLS = 8
+
+VIEWS = """
+import sys
+from headrace.features import Entity, Event, EventTime, FeatureView, FileSource, LastN, Lifetime, Session
+from headrace.flows.runner import run
+
+class Ride(Event):
+    ride_id: int
+    driver_id: str
+    fare: float | None
+    city: str
+    at: EventTime
+
+rides = FileSource(sys.argv[1], Ride, lateness="30s", dedup="ride_id")
+driver = Entity("driver", key="driver_id")
+
+class Activity(FeatureView, source=rides, entity=driver, ttl="1h"):
+    rides_1m = Ride.count(last="1m")
+    fare_mean = Ride.fare.mean(last=["1m", "10m"])
+    fare_std = Ride.fare.std(last="10m", ending="1m")
+    last_fare = Ride.fare.last(over=LastN(3))
+    in_session = Ride.count(over=Session("20s"))
+    all_time = Ride.fare.sum(over=Lifetime())
+
+class Cities(FeatureView, source=rides, entity=driver):
+    by_city = Ride.count(last="5m", by=Ride.city)
+    distinct = Ride.city.distinct(last="2m")
+
+if __name__ == "__main__":
+    def shown(step):
+        print(step.done, flush=True)
+    run([Activity, Cities], sys.argv[2], batch_size=int(sys.argv[3]), checkpoint_every_s=0.02, progress=shown)
+    print("end", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the events, out of order, some late, broken and repeated, and with the program that runs them."""
+    made = tmp_path_factory.mktemp("killed")
+    rng = random.Random(20260101)
+    start = 1_767_225_600_000_000
+    with open(made / "rides.jsonl", "w") as file:
+        for i in range(EVENTS):
+            late = rng.choice([0, 0, 0, 5, 25, 25, 120]) if i % 50 == 0 else rng.uniform(0, 20)
+            at = start + i * 100_000 - int(late * 1_000_000)
+            row: dict[str, Any] = {
+                "ride_id": i if rng.random() > 0.01 else max(0, i - 3),
+                "driver_id": f"d{int(rng.paretovariate(0.7)) % 200}",
+                "fare": None if rng.random() < 0.05 else round(rng.gammavariate(3, 8), 2),
+                "city": rng.choice(["oslo", "rome", "bern"]),
+                "at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at // 1_000_000)) + f".{at % 1_000_000:06d}Z",
+            }
+            if i % 5000 == 77:
+                row["fare"] = "broken"
+            file.write(json.dumps(row) + "\n")
+    (made / "views.py").write_text(VIEWS)
+    return made
+
+
+def start(folder: Path, data: Path, batch: int = BATCH) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(folder / "views.py"), str(folder / "rides.jsonl"), str(data), str(batch)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: "subprocess.Popen[str]") -> None:
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
+def outcome(folder: Path, data: Path) -> dict[str, Any]:
+    """Everything a reader can see in a data folder."""
+    names: dict[str, Any] = {"__name__": "views"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["views.py", str(folder / "rides.jsonl")])
+        exec(compile(VIEWS, "views.py", "exec"), names)
+    views = [definition(names["Activity"]), definition(names["Cities"])]
+    log = OfflineLog(data / LOG)
+    store = EmbeddedStore(data / ONLINE, read_only=True)
+    dead = read_dead_letters(log).to_pylist()
+    seen = {
+        "log": {view.name: log.scan(view, tail=False).to_pylist() for view in views},
+        "with tail": {view.name: log.scan(view).to_pylist() for view in views},
+        "online": {view.name: list(store.scan(view)) for view in views},
+        "dead": sorted((letter["offset"], letter["reason"], letter["payload"]) for letter in dead),
+        "clock": store.clock(),
+    }
+    store.close()
+    return seen
+
+
+def assert_same(got: dict[str, Any], expected: dict[str, Any], *, as_of: bool = True) -> None:
+    """Equal to the last bit in the log; online to 1e-9, where events are folded in another order (contract C3).
+
+    as_of: also the instants that online rows are as of, which are those of the batches that wrote them.
+    """
+    for name in ("log", "with tail", "dead", "clock"):
+        assert got[name] == expected[name], name
+    for view, rows in expected["online"].items():
+        for (key, row), (same_key, same) in zip(got["online"][view], rows, strict=True):
+            assert key == same_key
+            assert row.newest_event_us == same.newest_event_us
+            assert not as_of or row.event_timestamp_us == same.event_timestamp_us
+            for feature, value in same.values.items():
+                close = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
+                assert row.values[feature] == close, (key, feature)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> dict[str, Any]:
+    """The outcome of a run that nobody disturbed."""
+    finish(start(folder, folder / "whole"))
+    seen = outcome(folder, folder / "whole")
+    assert len(seen["log"]["activity"]) > EVENTS
+    assert {reason for _, reason, _ in seen["dead"]} == {"late", "malformed"}
+    return seen
+
+
+def test_killed_at_any_moment(folder: Path, whole: dict[str, Any]) -> None:
+    data = folder / "killed"
+    rng = random.Random(7)
+    for _ in range(KILLS):
+        process = start(folder, data)
+        assert process.stdout is not None
+        for _ in range(rng.randint(1, 12)):
+            if process.stdout.readline() == "end\n":
+                break
+        time.sleep(rng.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        rows = OfflineLog(data / LOG)  # a reader sees whole files only, whenever it looks
+        if rows.views():
+            assert all(path.stat().st_size for path in (data / LOG).rglob("view=*/**/*.parquet"))
+    finish(start(folder, data))
+    assert_same(outcome(folder, data), whole)
+
+
+def test_stopped_by_signal(folder: Path, whole: dict[str, Any]) -> None:
+    data = folder / "stopped"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start(folder, data)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        finish(process)
+    finish(start(folder, data))
+    assert_same(outcome(folder, data), whole)
+
+
+@pytest.mark.parametrize("batch", [97, 10_000])
+def test_other_batches(folder: Path, whole: dict[str, Any], batch: int) -> None:
+    data = folder / f"batches-{batch}"
+    finish(start(folder, data, batch))
+    seen = outcome(folder, data)
+    for name in ("activity", "cities"):
+        instants = [(row["driver_id"], row["event_timestamp"]) for row in seen["log"][name]]
+        assert len(set(instants)) == len(instants)
+    assert_same(seen, whole, as_of=False)
