@@ -245,6 +245,56 @@ def test_partitions_judge_their_own_lateness_and_hold_the_log_together() -> None
         assert [letter.reason for letter in t.dead] == ["late"]
 
 
+def test_a_silent_partition_stops_holding_the_log_back() -> None:
+    """
+    minute         0    5         12        idle after 10
+    partition 0         *         *         at 12 partition 1 has been silent for 12: the watermark is 12
+    partition 1    *                        what it sends afterwards for 8 is behind the settled log; for 12 it is not
+    """
+    source = IterableSource([], Payment, idle_after="10m")
+    with counting(Lifetime(), source) as t:
+        t.send(paid("00:00"), partition=1)
+        t.send(paid("00:05"), partition=0)
+        assert rows_settled(t) == []
+        t.send(paid("00:12"), partition=0)
+        assert rows_settled(t) == [0, 5]
+        t.send([paid("00:08"), paid("00:12")], partition=1)
+        assert [(letter.reason, letter.offset) for letter in t.dead] == [("behind settled log", 1)]
+        assert at(t, "00:12") == [4]
+
+
+def rows_settled(t: Replay) -> list[int]:
+    return [row["event_timestamp"].minute for row in t.log()]
+
+
+def test_an_event_of_the_far_future_moves_nothing() -> None:
+    """
+    minute     0         5       70         max_ahead 1 h
+    arrival    1st       3rd     2nd: 70 after the newest event, refused; the 3rd is in time
+    """
+    source = IterableSource([], Payment, max_ahead="1h")
+    with counting(Lifetime(), source) as t:
+        t.send([paid("00:00"), paid("01:10"), paid("00:05")])
+        assert [letter.reason for letter in t.dead] == ["ahead"]
+        assert at(t, "00:05") == [2]
+        t.at("00:10")
+        t.send(paid("01:10"))
+        assert at(t, "01:10") == [3]
+
+
+def test_an_event_told_twice_counts_once() -> None:
+    """
+    minute     0     1     1            20           lateness 5
+    id         p     q     p again      p again: forgotten, as the first p could no longer come
+    """
+    source = IterableSource([], Payment, lateness="5m", dedup="shop")
+    with counting(Lifetime(), source) as t:
+        t.send([paid("00:00", shop="p"), paid("00:01", shop="q"), paid("00:01", shop="p")])
+        assert (t.duplicates, at(t, "00:01")) == (1, [2])
+        t.send([paid("00:20", shop=None), paid("00:20", shop="p")])
+        assert (t.duplicates, at(t, "00:20")) == (1, [4])
+
+
 class Reading(FeatureView, source=payments, entity=user, ttl="1h"):
     """What a reader gets beyond the row."""
 

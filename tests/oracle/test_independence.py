@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.flows.pipeline import SourceFlow
+from tests.oracle.definitions import definition_of
 from tests.oracle.described import Clock, Feature, Sent, View, Window, happened
-from tests.oracle.judging import check_log, check_reading
+from tests.oracle.judging import check_log, check_reading, settled_before
 from tests.oracle.naive import FAR, Oracle, Taken, judge
-from tests.oracle.operator import Operator, batch_of, cut
-from tests.oracle.strategies import MINUTE, cases, cuts, questions, shuffles
+from tests.oracle.operator import Operator, batch_of, cut, rows_of
+from tests.oracle.strategies import MINUTE, cases, cuts, questions, shuffles, views
 
 
 def events_of(script: list[Sent | Clock]) -> list[Sent]:
@@ -114,3 +119,22 @@ def test_entities_that_come_once_do_not_pile_up() -> None:
             early = size
     assert most <= 5 * 200
     assert size <= 2 * early
+
+
+@given(st.data())
+def test_views_of_one_source_do_not_disturb_each_other(data: st.DataObject) -> None:
+    unit, first, script = data.draw(cases())
+    second = replace(data.draw(views(unit)), stream=first.stream)
+    events = events_of(script)
+    oracles = {"first": Oracle(first, events), "second": Oracle(second, events)}
+    flow = SourceFlow(definition_of(first).source, [definition_of(o.view, name) for name, o in oracles.items()])
+    logs: dict[str, list[dict[str, Any]]] = {name: [] for name in oracles}
+    for some in cut(events, data.draw(cuts)):
+        output = flow.push(batch_of([Taken(e, e.time) for e in some]))
+        for name, table in output.log.items():
+            logs[name] += rows_of(table)
+    tails = flow.tail()
+    for name, oracle in oracles.items():
+        if oracle.judged.taken:
+            check_log(oracle, logs[name], settled_before(oracle))
+            check_log(oracle, logs[name] + rows_of(tails[name]), None)
