@@ -141,11 +141,34 @@ class StateColumns:
         """(slots,) newest event of each slot, microseconds; the least int64 before the first."""
         return self.state.si[: self.slots, NEWEST]
 
+    def due(self) -> Ints:
+        """(slots,) instant of each slot's next change, microseconds; the greatest int64 if there is none."""
+        return self.state.si[: self.slots, NEXT]
+
     def keep(self, slots: Ints) -> None:
-        """Keep only these slots, which take the numbers 0, 1, ... in the order given. The others must be empty."""
+        """Keep only these slots, which take the numbers 0, 1, ... in the order given; what the others hold is freed."""
+        dropped = np.ones(self.slots, dtype=np.bool_)
+        dropped[slots] = False
+        self._free(dropped, self._heads, self.state.ei, FREE_ENTRIES, ENTRIES_LEFT)
+        self._free(dropped, self._waiting, self.state.pi, FREE_PENDING, PENDING_LEFT)
         self.state = _state(**{n: a[slots] if n in SLOT_ARRAYS else a for n, a in self._arrays().items()})
         self.slots = len(slots)
         self.reschedule()
+
+    def _free(self, dropped: Array, heads: Ints, links: Ints, cell: int, left: int) -> None:
+        """Put the lists that start at columns `heads` of the dropped slots before the free list of their pool."""
+        found = []
+        at = self.state.si[: self.slots][dropped][:, heads].ravel()
+        while len(at := at[at != NONE]):
+            found.append(at)
+            at = links[at, AFTER]
+        if found:
+            cells = np.concatenate(found)
+            control = self.state.control
+            links[cells[:-1], AFTER] = cells[1:]
+            links[cells[-1], AFTER] = control[cell]
+            control[cell] = cells[0]
+            control[left] += len(cells)
 
     def reschedule(self) -> None:
         """Work out `blocks` from the slots."""

@@ -34,6 +34,7 @@ from headrace.flows.rows import Columns, table
 from headrace.flows.settled import LAST_INSTANT, SettledReading
 from headrace.flows.snapshot import SnapshotError, pack, read_meta, unpack
 
+LOOK_AFTER = 1024  # new keys, beyond twice those of the last time, after which to look which entities are gone
 BEGINNING = NEVER // 2  # earlier than any instant, and far enough from the end of int64 to subtract a window from it
 
 
@@ -67,6 +68,7 @@ class ShardOperator:
         self._settled = SettledReading(self._plan)
         self._online = OnlineReading(self._plan)
         self._buffer = SettlingBuffer()
+        self._known = 0  # keys when it was last looked which entities are gone
         self._clock = BEGINNING
         self._watermark = BEGINNING
 
@@ -132,7 +134,9 @@ class ShardOperator:
             upto = upto // every * every
         rows = self._settled.settle(len(self._keys), self._buffer.take(upto), upto)
         made = self._log_table(rows)
-        if 2 * self._settled.emptied >= len(self._keys) > 0:
+        known = len(self._keys)
+        # The second question finds entities that were never anywhere but empty: their only event came too late.
+        if 2 * self._settled.emptied >= known > 0 or known >= 2 * self._known + LOOK_AFTER:
             self._release()
         return made
 
@@ -215,8 +219,10 @@ class ShardOperator:
         gone = self._gone()
         kept = np.flatnonzero(~gone)
         self._settled.emptied = 0
+        self._known = len(gone)
         if 4 * (len(gone) - len(kept)) < len(gone):
             return
+        self._known = len(kept)
         numbers = np.full(len(gone), -1, dtype=np.int64)
         numbers[kept] = np.arange(len(kept))
         self._keys.keep(kept)
@@ -225,11 +231,16 @@ class ShardOperator:
         self._buffer.renumber(numbers)
 
     def _gone(self) -> npt.NDArray[np.bool_]:
-        """(slots,) bool: all windows have emptied, in both readings, and no event waits or may still come for them."""
+        """(slots,) bool: all windows have emptied for good, and every row that says so has been written.
+
+        With nothing in the settled reading and nothing waiting, the online one is empty too from the watermark on; a
+        session that has closed there may still lie in it.
+        """
         for reading in (self._settled, self._online):
             reading.columns.reserve(len(self._keys), 0)
-        gone = self._settled.columns.empty_slots() & self._online.columns.empty_slots()
-        gone &= self._online.columns.newest() < self._watermark
+        online = self._online.columns
+        gone = self._settled.columns.empty_slots() & (online.newest() < self._watermark)
+        gone &= online.due() > self._steady
         gone[self._buffer.slots()] = False
         return gone
 

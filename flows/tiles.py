@@ -54,7 +54,7 @@ from headrace.flows.state import (
 def _session_event(t, st, s, g, entered, vf, vi, mask, x, te, pos):
     """Fold event `x`, which enters at local instant `entered`, into the segments that are still open then.
 
-    A segment that has closed stays closed: only an event let in late can find one.
+    A segment that has closed stays closed: only an event let in late can find one, or make one, which holds nothing.
     """
     gap = t.groups[g, G_PARAM]
     a, b = t.groups[g, G_OP0], t.groups[g, G_OP1]
@@ -73,8 +73,10 @@ def _session_event(t, st, s, g, entered, vf, vi, mask, x, te, pos):
     elif joins_after:
         e = after
         st.ei[e, PLACE] = te
-    else:
+    elif te + gap > entered:
         e = new_entry(t, st, s, g, te, te, e)
+    else:
+        return
     update_ops(t.ops, t.half_life, a, b, st.ef, st.ej, e, 0, vf, vi, mask, x, te, pos)
 
 
