@@ -12,6 +12,8 @@ Numba keeps compiled kernels beside the source and compiles again when the file 
 at the files of the pieces inlined into it, so the stamp that it compares is made of all of `SOURCES` here; otherwise an
 upgrade that changed a piece alone would go on running the old one.
 
+No kernel divides by zero, so the check for it before each division is left out (`error_model`).
+
 `NUMBA_DISABLE_JIT=1` runs all of it as plain Python, line by line.
 """
 
@@ -30,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _njit(**options: Any) -> Any:
-    return njit(**{"_nrt": False, **options})
+    return njit(**{"_nrt": False, "error_model": "numpy", **options})
 
 
 def step(function: F) -> F:
