@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.flows.batch import ARROW_TYPES, EventBatch
 
 Ints = npt.NDArray[np.int64]
+FEW = 8
+"""Up to this many known keys per different key of a batch, all known keys are searched at once in Arrow."""
 
 
 class KeyTable:
@@ -37,22 +40,33 @@ class KeyTable:
     def slots(self, batch: EventBatch) -> Ints:
         """(n,) slot of each event; keys seen for the first time are given the next numbers."""
         codes, distinct = self._distinct(batch)
-        numbers = list(map(self._slots.get, distinct))
-        if None in numbers:
-            for at, slot in enumerate(numbers):
-                if slot is None:
-                    numbers[at] = self._slots[distinct[at]] = len(self.keys)
-                    self.keys.append(distinct[at])
-        return np.array(numbers, dtype=np.int64)[codes]
+        if isinstance(distinct, pa.Array) and len(self.keys) <= FEW * len(distinct):
+            self._complete()
+            found = pc.index_in(distinct, value_set=self._columns[0])
+            numbers = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+            for at in np.flatnonzero(numbers < 0).tolist():
+                numbers[at] = self._add(distinct[at].as_py())
+            return numbers[codes]
+        keys = distinct.to_pylist() if isinstance(distinct, pa.Array) else distinct
+        slots = list(map(self._slots.get, keys))
+        if None in slots:
+            slots = [self._add(key) if slot is None else slot for key, slot in zip(keys, slots, strict=True)]
+        return np.array(slots, dtype=np.int64)[codes]
 
-    def _distinct(self, batch: EventBatch) -> tuple[npt.NDArray[Any], list[Any]]:
-        """Codes of the events' keys, and the keys: plain values for one key column, tuples for several."""
-        codes, words = _encode(batch.arrow(self.names[0]))
+    def _add(self, key: Any) -> int:
+        slot = self._slots[key] = len(self.keys)
+        self.keys.append(key)
+        return slot
+
+    def _distinct(self, batch: EventBatch) -> tuple[Ints, pa.Array | list[Any]]:
+        """Codes of the events' keys, and the different keys: an array of one key column, tuples of several."""
+        codes, array = _dictionary(batch.arrow(self.names[0]))
         if len(self.names) == 1:
-            return codes, words
-        columns = [words]
+            return codes, array
+        columns = [array.to_pylist()]
         for name in self.names[1:]:
-            more, words = _encode(batch.arrow(name))
+            more, array = _dictionary(batch.arrow(name))
+            words = array.to_pylist()
             # Codes below n * n fit: a batch has far fewer than 2**31 events. Made dense again at every step.
             used, codes = np.unique(codes * len(words) + more, return_inverse=True)
             left, right = np.divmod(used, len(words))
@@ -103,10 +117,7 @@ class KeyTable:
         self._restart([tuple(key) if isinstance(key, list) else key for key in keys])
 
 
-def _encode(array: pa.Array) -> tuple[Ints, list[Any]]:
+def _dictionary(array: pa.Array) -> tuple[Ints, pa.Array]:
+    """Codes of the values, and the different values; none is null."""
     coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    codes = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-    dictionary = coded.dictionary
-    if pa.types.is_timestamp(dictionary.type):
-        dictionary = dictionary.cast(pa.int64())
-    return codes, dictionary.to_pylist()
+    return coded.indices.to_numpy(zero_copy_only=False).astype(np.int64, copy=False), coded.dictionary
