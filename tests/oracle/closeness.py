@@ -50,13 +50,14 @@ def agrees(feature: Feature, got: Any, expected: Any, rows: Sequence[Sent], aske
         return same and all(close(g, e, relative=0.0) for g, e in zip(got, expected, strict=True))
     if feature.kind == "quantile":
         return close(got, expected, relative=feature.params.get("error", 0.01) + RELATIVE)
-    return close(got, expected, _slack(feature, rows, asked), 0.0 if feature.kind in EXACT else RELATIVE)
+    return close(got, expected, slack_of(feature, rows, asked), 0.0 if feature.kind in EXACT else RELATIVE)
 
 
 EXACT = {"min", "max", "first", "last", "first_n", "last_n", "custom"}
 
 
-def _slack(feature: Feature, rows: Sequence[Sent], asked: int) -> float:
+def slack_of(feature: Feature, rows: Sequence[Sent], asked: int) -> float:
+    """The absolute slack of a feature's value over `rows`, as the module's table says."""
     if feature.kind not in ("sum", "mean", "var", "std", "decayed_sum", "decayed_mean") or feature.column is None:
         return 0.0
     inputs = [(row.time, cell(row, feature.column)) for row in rows]
@@ -74,9 +75,15 @@ def _slack(feature: Feature, rows: Sequence[Sent], asked: int) -> float:
     return 1e-12 * sum(w * v for w, (_, v) in zip(fading, finite, strict=True)) + 1e-300
 
 
-def derived_agrees(derived: Derived, got: Any, expected: Any, left: Any, right: Any) -> bool:
-    """Whether `got` is `expected` for a derived feature whose operands were `left` and `right`."""
+def derived_agrees(derived: Derived, got: Any, expected: Any, operands: Sequence[tuple[Any, float]]) -> bool:
+    """Whether `got` is `expected` for a derived feature of two operands, each given with its own slack."""
     slack = 0.0
-    if derived.op in "+-" and isinstance(expected, float):
-        slack = RELATIVE * sum(abs(x) for x in (left, right) if isinstance(x, (int, float)) and math.isfinite(x))
+    if isinstance(expected, float) and all(isinstance(x, (int, float)) and math.isfinite(x) for x, _ in operands):
+        (left, a), (right, b) = operands
+        if derived.op in "+-":
+            slack = RELATIVE * (abs(left) + abs(right)) + a + b
+        elif derived.op == "*":
+            slack = abs(left) * b + abs(right) * a
+        elif right:
+            slack = a / abs(right) + abs(left) * b / (right * right)
     return close(got, expected, slack, 4 * RELATIVE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.oracle.closeness import agrees, derived_agrees
+from tests.oracle.closeness import agrees, derived_agrees, slack_of
 from tests.oracle.described import Derived
 from tests.oracle.naive import Key, Oracle, Reading
 
@@ -23,7 +23,13 @@ def wrong_features(oracle: Oracle, key: Key, t: int, got: dict[str, Any], *, see
         if f.name not in got:
             wrong[f.name] = ("no such feature", expected[f.name])
         elif isinstance(f, Derived):
-            if not derived_agrees(f, got[f.name], expected[f.name], plain[f.left], plain[f.right]):
+            operands = [
+                (plain[one.name], slack_of(one, oracle.content(one, key, t), t - one.window.ending))
+                for name in (f.left, f.right)
+                for one in oracle.features
+                if one.name == name
+            ]
+            if not derived_agrees(f, got[f.name], expected[f.name], operands):
                 wrong[f.name] = (got[f.name], expected[f.name])
         elif not agrees(f, got[f.name], expected[f.name], oracle.content(f, key, t), t - f.window.ending):
             wrong[f.name] = (got[f.name], expected[f.name])

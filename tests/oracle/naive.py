@@ -188,6 +188,7 @@ def turning_points(window: Window, since: int, time: int) -> set[int]:
 
 
 ROUNDED = {"var", "std", "decayed_sum", "decayed_mean", "quantile"}
+WHOLE = {"units", "more"}
 
 
 def differs(a: Any, b: Any) -> bool:
@@ -284,7 +285,8 @@ class Oracle:
             content, was = self.content(f, key, t), self.content(f, key, t - 1)
             now[f.name] = self.value(f, key, t)
             before[f.name] = now[f.name] if was == content else aggregate(f, was, t - f.window.ending)
-        rounded = {f.name for f in self.features if f.kind in ROUNDED}
+        # A mean of integers beyond 2**53 is rounded twice: as a sum, and as a quotient.
+        rounded = {f.name for f in self.features if f.kind in ROUNDED or (f.kind == "mean" and f.column in WHOLE)}
         rounded |= {f.name for f in self.view.features if isinstance(f, Derived) and rounded & {f.left, f.right}}
         values, others = self._with_derived(now), self._with_derived(before)
         # Two quantiles within twice their error of each other may fall into one bucket.
