@@ -1,9 +1,8 @@
 """Windows over aggregations whose state is a Python object: lists, sets, sketches, maps, the user's own.
 
 The kernels keep the time of these windows and say at which instants a row is due; this module keeps the states and
-answers for one slot at one instant. It takes the windows from the formulas of contract C2 directly: tiles in a dict,
-and the fold of those that the formula names. A fold is kept while the same tiles are asked for, and takes new events
-directly, so that only a tile that leaves costs a fold anew.
+answers for one slot at one instant. It takes the windows from the formulas of contract C2 directly, and the fold of
+the tiles that the formula names from folds.py.
 """
 
 from bisect import bisect_left, insort
@@ -14,8 +13,10 @@ import msgspec
 
 from headrace.features.aggregations import Aggregation
 from headrace.features.windows import Hopping, LastN, Lifetime, Session, Sliding, Tumbling, Window
+from headrace.flows.folds import Folds
 
 Event = tuple[int, int, Any]  # event time, source position, value
+FEW = 32  # so many updates cost no more than the merges that a longer window needs for an event
 
 
 class ObjectWindow:
@@ -70,47 +71,47 @@ class _Tiles:
         self._agg = agg
         self._hop = hop
         self._covered = covered  # local time -> first tile covered, first tile not covered any more (None: all newer)
-        self._tiles: dict[int, Any] = {}
-        self._fold: Any = None
+        self._folds = Folds(agg)
+        self._ahead: dict[int, Any] = {}  # tiles that the window does not cover yet
         self._bounds: tuple[int, int | None] | None = None
 
     def add(self, te: int, position: int, value: Any, entered: int) -> None:
         if value is None:
             return
         k = (te - 1) // self._hop if self._hop else 0
-        state = self._tiles[k] if k in self._tiles else self._agg.init()
-        self._tiles[k] = self._agg.update(state, value, te, position)
-        if self._bounds is not None and _inside(k, self._bounds):
-            self._fold = self._agg.update(self._fold, value, te, position)
+        if self._bounds is None or not _before(k, self._bounds[1]):
+            state = self._ahead[k] if k in self._ahead else self._agg.init()
+            self._ahead[k] = self._agg.update(state, value, te, position)
+        elif k >= self._bounds[0]:
+            self._folds.update(k, value, te, position)
 
     def at(self, local: int, steady: int) -> Any:
         bounds = self._covered(local)
         if bounds != self._bounds:
-            was = self._bounds
-            other = was is None or any(_inside(k, bounds) != _inside(k, was) for k in self._tiles)
-            self._tiles = {k: state for k, state in self._tiles.items() if k >= bounds[0]}
-            if other:
-                self._fold = self._agg.init()
-                for k in sorted(self._tiles):
-                    if _inside(k, bounds):
-                        self._fold = self._agg.merge(self._fold, self._tiles[k])
             self._bounds = bounds
-        return self._fold
+            self._folds.drop_before(bounds[0])
+            if self._ahead:
+                for k in sorted(k for k in self._ahead if _before(k, bounds[1])):
+                    state = self._ahead.pop(k)
+                    if k >= bounds[0]:
+                        self._folds.put(k, state)
+        return self._folds.total()
 
     def save(self) -> Any:
-        return [[k, self._agg.encode(state)] for k, state in self._tiles.items()]
+        return [[k, self._agg.encode(state)] for k, state in (*self._folds.items(), *self._ahead.items())]
 
     def load(self, saved: Any) -> None:
-        self._tiles = {k: self._agg.decode(data) for k, data in saved}
+        self._folds = Folds(self._agg)
+        self._ahead = {k: self._agg.decode(data) for k, data in saved}
         self._bounds = None
 
 
-def _inside(k: int, bounds: tuple[int, int | None]) -> bool:
-    return bounds[0] <= k and (bounds[1] is None or k < bounds[1])
+def _before(k: int, end: int | None) -> bool:
+    return end is None or k < end
 
 
 class _Newest:
-    """The n newest events."""
+    """The n newest events, few enough to be folded for every question."""
 
     def __init__(self, agg: Aggregation, n: int) -> None:
         self._agg = agg
@@ -134,6 +135,34 @@ class _Newest:
 
     def load(self, saved: Any) -> None:
         self._events = [(te, position, value) for te, position, value in saved]
+
+
+class _NewestOfMany:
+    """The n newest events, folded."""
+
+    def __init__(self, agg: Aggregation, n: int) -> None:
+        self._agg = agg
+        self._n = n
+        self._folds = Folds(agg)
+
+    def add(self, te: int, position: int, value: Any, entered: int) -> None:
+        state = self._agg.init()
+        if value is not None:
+            state = self._agg.update(state, value, te, position)
+        self._folds.put((te, position), state)
+        if len(self._folds) > self._n:
+            self._folds.drop_oldest()
+
+    def at(self, local: int, steady: int) -> Any:
+        return self._folds.total()
+
+    def save(self) -> Any:
+        return [[*place, self._agg.encode(state)] for place, state in self._folds.items()]
+
+    def load(self, saved: Any) -> None:
+        self._folds = Folds(self._agg)
+        for te, position, data in saved:
+            self._folds.put((te, position), self._agg.decode(data))
 
 
 class _Chains:
@@ -171,9 +200,9 @@ class _Chains:
         self._segments = [[first, last, self._agg.decode(data)] for first, last, data in saved]
 
 
-def _contents(agg: Aggregation, window: Window) -> _Tiles | _Newest | _Chains:
+def _contents(agg: Aggregation, window: Window) -> _Tiles | _Newest | _NewestOfMany | _Chains:
     if isinstance(window, LastN):
-        return _Newest(agg, window.n)
+        return _Newest(agg, window.n) if window.n <= FEW else _NewestOfMany(agg, window.n)
     if isinstance(window, Session):
         return _Chains(agg, window.gap_us)
     if isinstance(window, Lifetime):

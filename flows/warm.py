@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
+from numba import config
 
 from headrace.features.columns import Column
 from headrace.features.entities import Entity
@@ -27,6 +28,8 @@ class _Warming(Event):
 
 def is_warm() -> bool:
     """Whether this process has loaded or compiled the kernels already, or finds them compiled on the disk."""
+    if config.DISABLE_JIT:
+        return True
     return all(kernel.signatures or (kernel.stats.cache_path and _has_index(kernel)) for kernel in KERNELS)
 
 

@@ -180,7 +180,7 @@ class Replay:
     def _instant(self, value: Any, name: str) -> int:
         if isinstance(value, str) and _TIME_OF_DAY.fullmatch(value):
             hours, minutes, *seconds = value.split(":")
-            if int(hours) > 23 or int(minutes) > 59:
+            if int(hours) > 23 or int(minutes) > 59 or (seconds and float(seconds[0]) >= 60):
                 raise DataError(f"{name}: '{value}' is no time of day.")
             micros = round(float(seconds[0]) * 1_000_000) if seconds else 0
             return self._midnight + (int(hours) * 3600 + int(minutes) * 60) * 1_000_000 + micros

@@ -26,6 +26,7 @@ from headrace.features import (
     define,
 )
 from headrace.features.columns import Column
+from headrace.features.ordered import FirstN
 from headrace.flows import runs
 from headrace.flows.batch import BatchColumn, EventBatch
 from headrace.flows.shard import ShardOperator
@@ -164,6 +165,27 @@ def test_one_hot_entity_takes_the_memory_of_its_window() -> None:
     assert max(sizes[10:]) == min(sizes[10:]), "nothing grows once the window is full"
     (row,) = operator.advance(START + 60_000).to_pylist()
     assert row["mean"] == pytest.approx(999.5, rel=1e-2)
+
+
+def test_a_python_object_costs_no_more_in_a_wide_exact_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    merged = [0]
+    real = FirstN.merge
+
+    def counting(agg: FirstN, a: Any, b: Any) -> Any:
+        merged[0] += 1
+        return real(agg, a, b)
+
+    monkeypatch.setattr(FirstN, "merge", counting)
+    over: dict[str, Any] = {"exact": Sliding("10000us", exact=True), "last": LastN(10_000)}
+    features = {name: Ride.fare.first_n(2, over=window) for name, window in over.items()}
+    source = IterableSource([], Ride)
+    operator = ShardOperator(define("hot", source=source, entity=Entity("driver", key="driver"), features=features))
+    for b in range(15):
+        times = list(range(START + 1000 * b, START + 1000 * (b + 1)))
+        operator.process(batch(["me"] * 1000, times), times[-1])
+        log = operator.settle(times[-1])
+    assert merged[0] / 15_000 < 2 * 2 * 6, "two readings of two features"
+    assert log.column("exact").to_pylist()[-1] == log.column("last").to_pylist()[-1]
 
 
 def merges(width: int, events: int, disorder: int) -> float:
