@@ -1,6 +1,6 @@
 """Derived features of the rows a reading writes, and whether they changed."""
 
-import zlib
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,5 +84,7 @@ def _bits(column: Array) -> Ints:
     if column.dtype == np.float64:
         return column.view(np.int64) if column.flags.c_contiguous else np.ascontiguousarray(column).view(np.int64)
     if column.dtype == object:
-        return np.fromiter((zlib.crc32(repr(v).encode()) for v in column), dtype=np.int64, count=len(column))
+        # 64 bits of a digest: two texts that an entity has one after the other do not meet in practice.
+        digests = (hashlib.blake2b(repr(v).encode(), digest_size=8).digest() for v in column)
+        return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
     return column.astype(np.int64)
