@@ -134,6 +134,25 @@ class Admission:
         flow = int(self._scalars[verdicts.FLOW])
         return None if flow == NEVER else flow
 
+    def hear(self, partition: int, newest_us: int, clock_us: int | None = None) -> None:
+        """Another judge has taken events of `partition` up to the newest at `newest_us`, not all of them for us.
+
+        The watermark of the partition follows (contract C10), and it counts as heard at the clock.
+        """
+        self._tick(clock_us)
+        self._make_room(partition, partition)
+        if not self._known[partition] or verdicts.silent(partition, self._heard, self._scalars, self._idle_after()):
+            # It joins and may hold the flow back from here on: what the flow had reached without it stays.
+            self._scalars[verdicts.FLOW] = self._reached()
+        self._known[partition] = True
+        self._newest[partition] = max(int(self._newest[partition]), newest_us)
+        clock = int(self._scalars[verdicts.CLOCK])
+        if self._stream_clock and newest_us > clock:
+            self._scalars[verdicts.CLOCK] = clock = newest_us
+            if self._scalars[verdicts.STARTED] == NEVER:
+                self._scalars[verdicts.STARTED] = newest_us
+        self._heard[partition] = max(int(self._heard[partition]), clock)
+
     @property
     def newest(self) -> int | None:
         """Time of the newest accepted event of any partition, microseconds; None before the first."""

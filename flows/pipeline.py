@@ -28,7 +28,7 @@ class Output:
     """What came of one step.
 
     online, log: rows by view name; views without rows are left out. dead: events that were not taken. duplicates:
-    how many events had been taken before. taken: how many were let in.
+    how many events had been taken before. taken: how many were let in. batch: those that were let in.
     """
 
     online: dict[str, pa.Table] = field(default_factory=dict)
@@ -37,6 +37,7 @@ class Output:
     duplicates: int = 0
     taken: int = 0
     missing: dict[str, int] = field(default_factory=dict)
+    batch: EventBatch | None = None
 
 
 class _Meta(msgspec.Struct):
@@ -52,15 +53,17 @@ class SourceFlow:
 
     Args:
         source: where the events come from; its lateness, max_ahead, dedup, idle_after and late rule admission.
-        views: views or definitions over it, with names of their own.
-
+        views: views or definitions over it, with names of their own; none where a flow only judges events.
+        partitions: those that hold the watermark back from the start, see `Admission`.
         live: the clock is the one that `push` and `advance` are given (the wall's), not the stream's.
 
     Raises:
         DefinitionError: two views have one name.
     """
 
-    def __init__(self, source: Source, views: Iterable[Any], *, live: bool = False) -> None:
+    def __init__(
+        self, source: Source, views: Iterable[Any], *, live: bool = False, partitions: Iterable[int] = ()
+    ) -> None:
         self.source = source
         self.views: tuple[ViewDefinition, ...] = tuple(definition(view) for view in views)
         names = [view.name for view in self.views]
@@ -69,7 +72,7 @@ class SourceFlow:
                 raise DefinitionError(f"Two views are named '{name}'. Give one of them another name, with name='...'.")
         self._columns = tuple(dict.fromkeys(name for view in self.views for name in view.event_columns))
         self._live = live
-        self._admission = Admission(source, live=live)
+        self._admission = Admission(source, partitions, live=live)
         self._operators = {view.name: ShardOperator(view) for view in self.views}
 
     @property
@@ -118,7 +121,12 @@ class SourceFlow:
             duplicates=admitted.duplicates,
             taken=len(admitted.batch),
             missing=self._missing(admitted.batch),
+            batch=admitted.batch,
         )
+
+    def hear(self, partition: int, newest_us: int, clock_us: int | None = None) -> None:
+        """Another flow has judged events of `partition` up to the newest at `newest_us`; see `Admission.hear`."""
+        self._admission.hear(partition, newest_us, clock_us)
 
     def advance(self, clock_us: int) -> Output:
         """Let time pass without events: values fall as their windows empty (contract C5)."""
