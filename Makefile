@@ -2,7 +2,8 @@
 #
 #   make setup    .venv with Headrace (editable), all extras and the developers' tools
 #   make demo     New York's flights of 2013 as a stream: features, a model with and without them, a figure
-#   make test     the whole test suite, documentation included
+#   make test     the whole test suite, documentation included; fetches and starts the servers it needs
+#   make servers  Kafka's jars (with Maven) and redis-server (from Debian) for the tests
 #   make check    format, lint, types and the dependency rule
 #   make bench    every benchmark, one JSON line per case; one of them: make bench ONLY=operator
 #   make up       the same demo in a container (docker-compose.yml)
@@ -20,7 +21,7 @@ ONLY    ?= $(foreach name,$(BENCHES),$(if $(wildcard benchmarks/$(name).py),$(na
 
 export TZ := UTC
 
-.PHONY: setup demo test check bench up format
+.PHONY: setup demo servers test check bench up format
 
 setup: $(STAMP)
 
@@ -34,7 +35,10 @@ $(STAMP): pyproject.toml
 demo: setup
 	@$(BIN)/headrace demo
 
-test: setup
+servers:
+	@$(PYTHON) tests/servers/install.py
+
+test: setup servers
 	$(BIN)/python -m headrace.flows.warm
 	$(BIN)/python -m pytest -q -ra -n $(WORKERS) --durations=10
 

@@ -9,6 +9,10 @@ import time
 
 from hypothesis import HealthCheck, settings
 
+from tests.servers.fixtures import kafka, kafka_address, new_kafka, new_redis, redis_port, redis_server
+
+__all__ = ["kafka", "kafka_address", "new_kafka", "new_redis", "redis_port", "redis_server"]
+
 os.environ["TZ"] = "UTC"
 time.tzset()
 
