@@ -1,0 +1,1 @@
+"""Operating a live flow: configuration, secrets, logs, metrics, health, the supervisor of workers, the doctor."""
