@@ -73,13 +73,13 @@ class Source:
             raise DefinitionError(f"{shown}: idle_after must be longer than zero, such as '30s'.")
         if late not in LATE:
             raise DefinitionError(f"{shown}: late={late!r} is unknown. Choose late='dead_letter' or late='count'.")
-        _set(
+        set_fields(
             self,
             event=event,
             name=name,
             lateness_us=lateness_us,
             max_ahead_us=ahead_us,
-            dedup=_dedup(schema, dedup, shown),
+            dedup=None if dedup is None else column_name(schema, dedup, "dedup", shown),
             idle_after_us=idle_us,
             late=late,
         )
@@ -97,40 +97,6 @@ class Source:
         if self.late != "dead_letter":
             parts.append(f"late={self.late!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
-
-
-@dataclass(frozen=True, init=False, repr=False)
-class KafkaSource(Source):
-    """A Kafka topic of JSON messages.
-
-    Attributes:
-        topic: its name.
-        options: settings of the consumer, such as `bootstrap_servers="kafka:9092"`.
-    """
-
-    topic: str
-    options: Mapping[str, Any] = field(hash=False)
-
-    kind: ClassVar[str] = "kafka"
-
-    def __init__(
-        self,
-        topic: str,
-        event: Any,
-        *,
-        lateness: Duration = "0s",
-        max_ahead: Duration | None = None,
-        dedup: str | Column[Any] | None = None,
-        idle_after: Duration | None = None,
-        late: str = "dead_letter",
-        **options: Any,
-    ) -> None:
-        if not isinstance(topic, str) or not topic:
-            raise DefinitionError(
-                f"KafkaSource: the topic must be a name, got {topic!r}. Write KafkaSource('rides', Ride)."
-            )
-        self._common(topic, event, lateness, max_ahead, dedup, idle_after, late)
-        _set(self, topic=topic, options=dict(options))
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -184,15 +150,15 @@ class FileSource(Source):
         stem = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
         self._common(name or stem.partition(".")[0] or stem, event, lateness, max_ahead, dedup, idle_after, late)
         shown = f"FileSource '{text}'"
-        _set(
+        set_fields(
             self,
             path=text,
             format=_format(text, format, shown),
             columns=_renames(self.schema, columns, shown),
-            zone=_zone(zone, shown),
-            ambiguous=_choice("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
-            nonexistent=_choice("nonexistent", nonexistent, ("refuse", "shift"), shown),
-            unit=_unit(unit, shown),
+            zone=zone_of(zone, shown),
+            ambiguous=one_of("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
+            nonexistent=one_of("nonexistent", nonexistent, ("refuse", "shift"), shown),
+            unit=unit_of(unit, shown),
         )
 
 
@@ -243,14 +209,14 @@ class FrameSource(Source):
                 f"{shown}: got a {type(data).__name__}, expected a pandas or Polars frame or a pyarrow Table. "
                 "For a list or generator of rows use IterableSource."
             )
-        _set(
+        set_fields(
             self,
             data=data,
             columns=_renames(self.schema, columns, shown),
-            zone=_zone(zone, shown),
-            ambiguous=_choice("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
-            nonexistent=_choice("nonexistent", nonexistent, ("refuse", "shift"), shown),
-            unit=_unit(unit, shown),
+            zone=zone_of(zone, shown),
+            ambiguous=one_of("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
+            nonexistent=one_of("nonexistent", nonexistent, ("refuse", "shift"), shown),
+            unit=unit_of(unit, shown),
         )
 
 
@@ -297,28 +263,27 @@ class IterableSource(Source):
             raise DefinitionError(
                 f"{shown}: got a {type(iterable).__name__}, expected an iterable of dicts or of {event.__name__}."
             )
-        _set(self, iterable=iterable, zone=_zone(zone, shown), unit=_unit(unit, shown))
+        set_fields(self, iterable=iterable, zone=zone_of(zone, shown), unit=unit_of(unit, shown))
 
 
-def _set(source: object, **fields: Any) -> None:
+def set_fields(source: object, **fields: Any) -> None:
     for name, value in fields.items():
         object.__setattr__(source, name, value)
 
 
-def _dedup(schema: EventSchema, dedup: str | Column[Any] | None, shown: str) -> str | None:
-    if dedup is None:
-        return None
-    name = dedup.name if isinstance(dedup, Column) else dedup
-    if isinstance(dedup, Column) and dedup.event != schema.name:
+def column_name(schema: EventSchema, column: str | Column[Any] | Any, argument: str, shown: str) -> str:
+    """The name of a column of the event, given as it or by its name."""
+    name = column.name if isinstance(column, Column) else column
+    if isinstance(column, Column) and column.event != schema.name:
         raise DefinitionError(
-            f"{shown}: dedup={dedup} is a column of {dedup.event}, but the source holds {schema.name}."
+            f"{shown}: {argument}={column} is a column of {column.event}, but the source holds {schema.name}."
         )
     if not isinstance(name, str):
-        raise DefinitionError(f"{shown}: dedup= takes a column of {schema.name} or its name, got {dedup!r}.")
+        raise DefinitionError(f"{shown}: {argument}= takes a column of {schema.name} or its name, got {column!r}.")
     try:
         schema.field(name)
     except DefinitionError as error:
-        raise DefinitionError(f"{shown}: dedup: {error}") from None
+        raise DefinitionError(f"{shown}: {argument}: {error}") from None
     return name
 
 
@@ -345,7 +310,7 @@ def _renames(schema: EventSchema, columns: Mapping[str, str] | None, shown: str)
     return dict(columns or {})
 
 
-def _zone(zone: str | None, shown: str) -> str | None:
+def zone_of(zone: str | None, shown: str) -> str | None:
     if zone is None:
         return None
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -359,13 +324,13 @@ def _zone(zone: str | None, shown: str) -> str | None:
     return zone
 
 
-def _unit(unit: str | None, shown: str) -> str | None:
+def unit_of(unit: str | None, shown: str) -> str | None:
     if unit is not None and unit not in EPOCH_UNITS:
         raise DefinitionError(f"{shown}: unit={unit!r} is unknown. Choose one of {', '.join(EPOCH_UNITS)}.")
     return unit
 
 
-def _choice(option: str, given: str, choices: tuple[str, ...], shown: str) -> str:
+def one_of(option: str, given: str, choices: tuple[str, ...], shown: str) -> str:
     if given not in choices:
         raise DefinitionError(f"{shown}: {option}={given!r} is unknown. Choose one of {', '.join(map(repr, choices))}.")
     return given

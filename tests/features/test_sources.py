@@ -93,6 +93,6 @@ def test_definitions_cannot_be_changed() -> None:
 
 
 def test_equal_sources_are_equal() -> None:
-    assert KafkaSource("rides", Ride, a=1) == KafkaSource("rides", Ride, a=1)
+    assert KafkaSource("rides", Ride, client_id="a") == KafkaSource("rides", Ride, client_id="a")
     assert KafkaSource("rides", Ride) != KafkaSource("rides", Ride, lateness="1s")
-    assert len({KafkaSource("rides", Ride, a=1), KafkaSource("rides", Ride, a=1)}) == 1
+    assert len({KafkaSource("rides", Ride, client_id="a"), KafkaSource("rides", Ride, client_id="a")}) == 1

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from headrace.features.errors import DataError
 from headrace.features.events import Event, EventTime
-from headrace.features.sources import FileSource, FrameSource, IterableSource, KafkaSource, Source
+from headrace.features.kafka_source import KafkaSource
+from headrace.features.sources import FileSource, FrameSource, IterableSource, Source
 from headrace.flows import lines
 from headrace.flows.batch import EventBatch
 from headrace.flows.csvrecords import records_of
