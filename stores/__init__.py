@@ -7,29 +7,36 @@ from headrace.stores.checkpoints import Checkpoint, read_checkpoint
 from headrace.stores.embedded import EmbeddedStore
 from headrace.stores.errors import (
     CorruptError,
+    FencedError,
     LockedError,
     MissingStoreError,
     OutOfOrderError,
     SchemaMismatchError,
     StoreError,
+    UnreachableError,
 )
 from headrace.stores.memory import MemoryStore
 from headrace.stores.offline import OfflineLog
-from headrace.stores.online import Clock, OnlineStore, StoredRow
+from headrace.stores.online import Clock, OnlineStore, Portion, PositionedStore, Reached, StoredRow
 
 __all__ = [
     "Checkpoint",
     "Clock",
     "CorruptError",
     "EmbeddedStore",
+    "FencedError",
     "LockedError",
     "MemoryStore",
     "MissingStoreError",
     "OfflineLog",
     "OnlineStore",
     "OutOfOrderError",
+    "Portion",
+    "PositionedStore",
+    "Reached",
     "SchemaMismatchError",
     "StoreError",
     "StoredRow",
+    "UnreachableError",
     "read_checkpoint",
 ]

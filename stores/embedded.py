@@ -6,6 +6,7 @@ docs/decisions/0002-embedded-store.md.
 
     0x00 "layout" 0x00 view name   ->  layout of its rows and the number that stands for it in keys
     0x00 "clock"                   ->  the clock
+    0x00 "writer" 0x00 name        ->  epoch of a writer, its position and clock
     0x01 number key                ->  row (rows.py), for keys of up to 480 bytes
     0x02 number hash(key)          ->  length of the key, key, row, for longer ones: LMDB's keys end at 511 bytes
 """
@@ -26,7 +27,22 @@ from headrace.stores.environment import FIRST_MAP_BYTES, Environment, open_envir
 from headrace.stores.errors import StoreError
 from headrace.stores.keys import decode_key
 from headrace.stores.layout import RowLayout, check_same, row_layout
-from headrace.stores.online import REMEDY, Clock, ClockKind, Key, StoredRow, View, later_clock
+from headrace.stores.online import (
+    REMEDY,
+    Clock,
+    ClockKind,
+    Key,
+    Portion,
+    Reached,
+    StoredRow,
+    View,
+    Writer,
+    Written,
+    held,
+    judge,
+    later_clock,
+    taken_over,
+)
 from headrace.stores.rows import event_timestamp_of, row_codec
 
 if TYPE_CHECKING:
@@ -34,6 +50,7 @@ if TYPE_CHECKING:
 
 _LAYOUT = b"\x00layout\x00"
 _CLOCK = b"\x00clock"
+_WRITER = b"\x00writer\x00"
 _ROW, _LONG = b"\x01", b"\x02"
 _LONGEST = 480
 _number = struct.Struct(">I")
@@ -47,7 +64,8 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EmbeddedStore:
-    """Rows in a folder; one process writes, any number read meanwhile, also in this process. Thread-safe.
+    """Rows in a folder; any number of processes read meanwhile, also this one. Several may write, one at a time: each
+    waits for the other's batch. Thread-safe.
 
     Args:
         path: the folder, made when it is not there.
@@ -73,24 +91,51 @@ class EmbeddedStore:
         self.read_only = read_only
         self._env: Environment | None = open_environment(self.path, not read_only, durable, map_bytes)
         self._known: dict[str, tuple[bytes, RowLayout, _Kept]] = {}
+        self._mine: dict[str, Writer] = {}
 
     def write(self, view: View, rows: pa.Table) -> int:
         layout = row_layout(view)
+        return self._writable().run(lambda txn: self._put(txn, layout, rows), write=True)
 
-        def put(txn: Any) -> int:
-            kept = self._stored(txn, layout) or self._number(txn, layout)
-            number, written = _number.pack(kept.number), 0
-            # Neighbours in the tree share pages: sorted, a batch touches each page once. Rows of one key stay in order.
-            encoded = sorted(row_codec(layout, kept.layout).encode(rows), key=itemgetter(0))
-            for key, at, value in encoded:
-                place, head = _place(number, key)
-                old = txn.get(place)
-                if old is None or event_timestamp_of(old[len(head) :]) <= at:
-                    txn.put(place, head + value)
-                    written += 1
-            return written
+    def _put(self, txn: Any, layout: RowLayout, rows: pa.Table) -> int:
+        kept = self._stored(txn, layout) or self._number(txn, layout)
+        number, written = _number.pack(kept.number), 0
+        # Neighbours in the tree share pages: sorted, a batch touches each page once. Rows of one key stay in order.
+        encoded = sorted(row_codec(layout, kept.layout).encode(rows), key=itemgetter(0))
+        for key, at, value in encoded:
+            place, head = _place(number, key)
+            old = txn.get(place)
+            if old is None or event_timestamp_of(old[len(head) :]) <= at:
+                txn.put(place, head + value)
+                written += 1
+        return written
 
-        return self._writable().run(put, write=True)
+    def take_over(self, writer: str, epoch: int) -> Reached | None:
+        def take(txn: Any) -> Writer:
+            now = taken_over(_writer(txn, writer), writer, epoch, f"The online store at {self.path}")
+            _set_writer(txn, writer, now)
+            return now
+
+        self._mine[writer] = now = self._writable().run(take, write=True)
+        return now.reached
+
+    def write_portions(self, portions: Sequence[Portion]) -> list[Written]:
+        def put(txn: Any) -> tuple[list[Written], dict[str, Writer]]:
+            mine, found = dict(self._mine), []
+            for portion in portions:
+                kept = _writer(txn, portion.writer)
+                told = judge(kept, held(mine, portion, repr(self)), portion.epoch)
+                if kept is not None and told == "written":
+                    mine[portion.writer] = kept.after(portion)
+                    _set_writer(txn, portion.writer, mine[portion.writer])
+                    for view, rows in portion.rows:
+                        self._put(txn, row_layout(view), rows)
+                found.append(told)
+            return found, mine
+
+        told, mine = self._writable().run(put, write=True)
+        self._mine.update({portion.writer: mine[portion.writer] for portion in portions})
+        return told
 
     def read(self, view: View, keys: Sequence[Key]) -> list[StoredRow | None]:
         layout = row_layout(view)
@@ -232,6 +277,20 @@ def _all_kept(txn: Any) -> list[_Kept]:
 def _clock(txn: Any) -> Clock | None:
     data = txn.get(_CLOCK)
     return None if data is None else Clock(*msgspec.msgpack.decode(data))
+
+
+def _writer(txn: Any, name: str) -> Writer | None:
+    data = txn.get(_WRITER + name.encode())
+    if data is None:
+        return None
+    epoch, *reached = msgspec.msgpack.decode(data)
+    return Writer(epoch, Reached(*reached) if reached else None)
+
+
+def _set_writer(txn: Any, name: str, writer: Writer) -> None:
+    reached = writer.reached
+    said = [writer.epoch] if reached is None else [writer.epoch, reached.position, reached.clock_us]
+    txn.put(_WRITER + name.encode(), msgspec.msgpack.encode(said))
 
 
 def _place(number: bytes, key: bytes) -> tuple[bytes, bytes]:

@@ -6,6 +6,8 @@ HeadraceError
     ├── LockedError                        another process writes there already
     ├── MissingStoreError (FileNotFoundError)  there is nothing at the path
     ├── CorruptError                       what was read is not what was written
+    ├── FencedError                        a later run has taken this writer over
+    ├── UnreachableError (ConnectionError)     the server cannot be reached or cannot write just now: try again
     └── OutOfOrderError (ValueError)       rows at instants that the log has settled already
 """
 
@@ -36,3 +38,14 @@ class CorruptError(StoreError):
 
 class OutOfOrderError(StoreError, ValueError):
     """Rows at or before an instant that the log has settled: settled rows are final (contract C18)."""
+
+
+class FencedError(StoreError):
+    """A later run has taken the writer over (its epoch is higher): this run must stop."""
+
+
+class UnreachableError(StoreError, ConnectionError):
+    """A server does not answer, or says that it cannot write just now (loading, failing over, out of memory).
+
+    Whether the call had its effect is not known; every call of a store may be made again.
+    """

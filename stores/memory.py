@@ -8,11 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.stores.keys import decode_key
 from headrace.stores.layout import RowLayout, check_same, row_layout
-from headrace.stores.online import REMEDY, Clock, ClockKind, Key, StoredRow, View, later_clock
+from headrace.stores.online import (
+    REMEDY,
+    Clock,
+    ClockKind,
+    Key,
+    Portion,
+    Reached,
+    StoredRow,
+    View,
+    Writer,
+    Written,
+    held,
+    judge,
+    later_clock,
+    taken_over,
+)
 from headrace.stores.rows import RowCodec, event_timestamp_of, row_codec
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+PLACE = "The store in memory"
 
 
 class MemoryStore:
@@ -28,6 +45,8 @@ class MemoryStore:
         self._layouts: dict[str, RowLayout] = {}
         self._rows: dict[str, dict[bytes, bytes]] = {}
         self._clock: Clock | None = None
+        self._writers: dict[str, Writer] = {}
+        self._mine: dict[str, Writer] = {}
 
     def write(self, view: View, rows: pa.Table) -> int:
         layout = row_layout(view)
@@ -42,6 +61,25 @@ class MemoryStore:
                     there[key] = value
                     written += 1
         return written
+
+    def take_over(self, writer: str, epoch: int) -> Reached | None:
+        with self._lock:
+            now = taken_over(self._writers.get(writer), writer, epoch, PLACE)
+            self._writers[writer] = self._mine[writer] = now
+        return now.reached
+
+    def write_portions(self, portions: Sequence[Portion]) -> list[Written]:
+        with self._lock:
+            return [self._portion(each) for each in portions]
+
+    def _portion(self, portion: Portion) -> Written:
+        kept = self._writers.get(portion.writer)
+        found = judge(kept, held(self._mine, portion, PLACE), portion.epoch)
+        if kept is not None and found == "written":
+            for view, rows in portion.rows:
+                self.write(view, rows)
+            self._writers[portion.writer] = self._mine[portion.writer] = kept.after(portion)
+        return found
 
     def read(self, view: View, keys: Sequence[Key]) -> list[StoredRow | None]:
         with self._lock:
@@ -86,7 +124,7 @@ class MemoryStore:
     def _codec(self, layout: RowLayout) -> RowCodec:
         stored = self._layouts.get(layout.view)
         if stored is not None:
-            check_same(stored, layout, "The store in memory", REMEDY.format(view=layout.view))
+            check_same(stored, layout, PLACE, REMEDY.format(view=layout.view))
         return row_codec(layout, stored)
 
 

@@ -4,7 +4,10 @@ A store never puts an older row over a newer one: a row is written when its `eve
 row there (equal overwrites, since a corrected row is as of the same instant). Rows are absolute values, so writing one
 twice changes nothing. A batch is written as a whole: a reader sees all of it or none.
 
-`OnlineStoreSuite` (headrace.stores.testing) holds these rules as tests; each store runs it.
+A flow that can die and start again writes as a named writer with an epoch and a position (`PositionedStore`): the store
+then tells a restarted flow how far its rows had come, refuses one that was replaced, and notices that it lost data.
+
+`OnlineStoreSuite` and `PositionedStoreSuite` (headrace.stores.testing) hold these rules as tests; each store runs them.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from headrace.features.errors import DataError
+from headrace.stores.errors import FencedError, StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +29,15 @@ Key: TypeAlias = Mapping[str, Any]
 """Key column -> value."""
 
 ClockKind: TypeAlias = Literal["wall", "stream"]
+
+Written: TypeAlias = Literal["written", "fenced", "lost"]
+"""What became of a portion.
+
+written: all of it is in the store.
+fenced: a later epoch has taken the writer over; nothing was written, and this run must stop writing.
+lost: the store no longer holds what this object wrote last: it was emptied, restarted without its newest data, or
+failed over to a replica that lagged; nothing was written. Call `take_over` again and write every row anew.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,39 @@ class Clock(NamedTuple):
 
     us: int
     kind: ClockKind
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Rows of one writer and how far they bring it.
+
+    Attributes:
+        writer: its name, such as the name of a part of the log.
+        epoch: the run of the writer, greater for every new one.
+        position: the next offset after all that these rows and those before took in.
+        clock_us: the greatest instant that any row of this writer is as of, microseconds; the store keeps the greatest.
+        rows: view and table (columns as in layout.py), any number; none just moves the position.
+    """
+
+    writer: str
+    epoch: int
+    position: int
+    clock_us: int
+    rows: Sequence[tuple[View, pa.Table]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a writer's rows in a store have come.
+
+    Attributes:
+        position: of its newest portion.
+        clock_us: the greatest of all its portions. Clocks of hosts differ: whoever goes on with the work writes its
+            rows as of this instant or later, or they would count as older than those there.
+    """
+
+    position: int
+    clock_us: int
 
 
 class OnlineStore(Protocol):
@@ -105,6 +151,86 @@ class OnlineStore(Protocol):
     def close(self) -> None:
         """Release files; the store is not used after it."""
         ...
+
+
+class PositionedStore(OnlineStore, Protocol):
+    """An online store that remembers how far each writer has come, and lets one run of a writer write at a time."""
+
+    def take_over(self, writer: str, epoch: int) -> Reached | None:
+        """Become `writer` with this epoch: from now on earlier epochs are fenced.
+
+        Returns:
+            how far its rows had come; a row may be older than that, where a crash came between, never newer. None: it
+            never wrote, or the store lost it. A position before the caller's own checkpoint also says that the store
+            lost data: then every row is to be written anew.
+
+        Raises:
+            FencedError: a later epoch has taken the writer over.
+        """
+        ...
+
+    def write_portions(self, portions: Sequence[Portion]) -> list[Written]:
+        """Write the portions in order; returns for each what became of it.
+
+        The position is set no later than the first of the portion's rows is seen; each row is written by the rule of
+        `write`. A reader may see part of a portion.
+
+        Raises:
+            StoreError: `take_over` was not called for a writer and its epoch.
+            SchemaMismatchError: as `write`.
+            UnreachableError: the store does not answer; make the same call again, until it does.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """What a store keeps of a writer: its newest epoch, and how far it has come, None before the first portion."""
+
+    epoch: int
+    reached: Reached | None
+
+    def after(self, portion: Portion) -> Writer:
+        """What is kept once the portion was written."""
+        clock = portion.clock_us if self.reached is None else max(portion.clock_us, self.reached.clock_us)
+        return Writer(portion.epoch, Reached(portion.position, clock))
+
+
+def taken_over(kept: Writer | None, writer: str, epoch: int, place: str) -> Writer:
+    """What a store keeps of a writer after `take_over`. Raises FencedError when a later epoch has it."""
+    if kept is not None and kept.epoch > epoch:
+        raise FencedError(
+            f"{place}: writer '{writer}' was taken over by epoch {kept.epoch}, this run has epoch {epoch}. Another "
+            "process goes on with its work; stop this one."
+        )
+    return Writer(epoch, None if kept is None else kept.reached)
+
+
+def held(mine: Mapping[str, Writer], portion: Portion, place: str) -> Writer:
+    """What this object wrote last of the portion's writer.
+
+    Raises:
+        StoreError: it did not take the writer over with this epoch.
+    """
+    found = mine.get(portion.writer)
+    if found is None or found.epoch < portion.epoch:
+        raise StoreError(
+            f"{place}: writer '{portion.writer}' was not taken over with epoch {portion.epoch}. Call "
+            f"take_over({portion.writer!r}, {portion.epoch}) first; it tells how far the rows there have come."
+        )
+    return found
+
+
+def judge(kept: Writer | None, mine: Writer, epoch: int) -> Written:
+    """Whether a portion of `epoch` may be written, where the store keeps `kept` of the writer and this object wrote
+    `mine` last."""
+    if mine.epoch > epoch or (kept is not None and kept.epoch > epoch):
+        return "fenced"
+    if kept is None or kept.epoch < epoch:
+        return "lost"
+    if mine.reached is not None and (kept.reached is None or kept.reached.position < mine.reached.position):
+        return "lost"
+    return "written"
 
 
 REMEDY = (

@@ -17,9 +17,9 @@ import pytest
 
 from headrace.features import Entity, Event, EventTime, FeatureView, IterableSource, Lifetime, derived
 from headrace.features.errors import DataError
-from headrace.stores.errors import SchemaMismatchError
+from headrace.stores.errors import FencedError, SchemaMismatchError, StoreError
 from headrace.stores.layout import arrow_schema, row_layout
-from headrace.stores.online import OnlineStore, StoredRow
+from headrace.stores.online import OnlineStore, Portion, PositionedStore, Reached, StoredRow
 from headrace.stores.rows import table_of
 
 AT = 1_767_225_600_000_000
@@ -315,6 +315,118 @@ class OnlineStoreSuite:
         assert torn == []
 
 
+class PositionedStoreSuite(OnlineStoreSuite):
+    """Rules of `PositionedStore`; `forget` is the back door by which a store loses its data."""
+
+    def open(self, place: Path) -> PositionedStore:
+        raise TypeError(f"{type(self).__name__} does not say how to open its store")
+
+    def forget(self, store: Any) -> None:
+        """Lose everything, as a server does that restarts without persistence."""
+        raise TypeError(f"{type(self).__name__} does not say how its store loses its data")
+
+    def portion(self, position: int, *rows: tuple[str, StoredRow], epoch: int = 1, writer: str = "w") -> Portion:
+        table = rows_of(Visits, [({"user": user}, each) for user, each in rows])
+        clock = max([each.event_timestamp_us for _, each in rows], default=AT)
+        return Portion(writer, epoch, position, clock, [(Visits, table)] if rows else [])
+
+    def test_a_writer_finds_the_position_it_had_reached(self, store: Any) -> None:
+        assert store.take_over("w", 1) is None
+        assert store.take_over("other", 9) is None
+        assert store.write_portions([self.portion(10, ("a", row(1)), ("b", row(1)))]) == ["written"]
+        assert store.write_portions([self.portion(12, ("a", row(2))), self.portion(15)]) == ["written", "written"]
+        assert self.get(store, "a") == row(2)
+        assert self.get(store, "b") == row(1)
+        assert store.take_over("w", 1) == Reached(15, AT + 2)
+        assert store.take_over("w", 2) == Reached(15, AT + 2)
+        assert store.take_over("other", 9) is None
+        assert store.write_portions([]) == []
+
+    def test_portions_of_several_writers_and_views_are_written_at_once(self, store: Any) -> None:
+        store.take_over("w", 1)
+        store.take_over("v", 7)
+        shops = rows_of(ByShop, [({"shop": 1}, StoredRow({"visits": 3}, AT, AT))])
+        both = Portion("v", 7, 4, AT + 1, [(Visits, rows_of(Visits, [({"user": "b"}, row(1))])), (ByShop, shops)])
+        assert store.write_portions([self.portion(1, ("a", row(1))), both]) == ["written", "written"]
+        assert store.read(Visits, [{"user": "a"}, {"user": "b"}]) == [row(1), row(1)]
+        assert store.read(ByShop, [{"shop": 1}]) == [StoredRow({"visits": 3}, AT, AT)]
+        assert (store.take_over("w", 2), store.take_over("v", 8)) == (Reached(1, AT + 1), Reached(4, AT + 1))
+
+    def test_portions_keep_the_rule_of_order(self, store: Any) -> None:
+        store.take_over("w", 1)
+        self.put(store, {"user": "a"}, row(10))
+        assert store.write_portions([self.portion(1, ("a", row(9, 9)), ("b", row(9, 9)))]) == ["written"]
+        assert (self.get(store, "a"), self.get(store, "b")) == (row(10), row(9, 9))
+        assert store.write_portions([self.portion(2, ("a", row(10, 5)))]) == ["written"]
+        assert self.get(store, "a") == row(10, 5)
+
+    def test_a_later_epoch_fences_the_one_before(self, store: Any) -> None:
+        store.take_over("w", 1)
+        store.write_portions([self.portion(3, ("a", row(1)))])
+        other = self.again(store)
+        assert other.take_over("w", 2) == Reached(3, AT + 1)
+        assert store.write_portions([self.portion(99, ("a", row(9, 9)), ("b", row(9)))]) == ["fenced"]
+        assert store.write_portions([self.portion(99)]) == ["fenced"]
+        assert self.get(store, "a") == row(1)
+        assert self.get(store, "b") is None
+        with pytest.raises(FencedError, match="writer 'w' was taken over by epoch 2, this run has epoch 1"):
+            store.take_over("w", 1)
+        assert other.write_portions([self.portion(4, ("a", row(2)), epoch=2)]) == ["written"]
+        assert self.get(store, "a") == row(2)
+        assert other.take_over("w", 3) == Reached(4, AT + 2)
+
+    def test_one_that_is_fenced_does_not_hinder_the_others_of_a_call(self, store: Any) -> None:
+        store.take_over("w", 1)
+        store.take_over("v", 1)
+        self.again(store).take_over("w", 2)
+        portions = [self.portion(1, ("a", row(1))), self.portion(1, ("b", row(1)), writer="v")]
+        assert store.write_portions(portions) == ["fenced", "written"]
+        assert store.read(Visits, [{"user": "a"}, {"user": "b"}]) == [None, row(1)]
+
+    def test_lost_data_is_noticed_before_anything_is_written(self, store: Any) -> None:
+        store.take_over("w", 1)
+        store.write_portions([self.portion(3, ("a", row(1)), ("b", row(1)))])
+        self.forget(store)
+        assert store.write_portions([self.portion(4, ("a", row(2)))]) == ["lost"]
+        assert store.write_portions([self.portion(4)]) == ["lost"]
+        assert store.read(Visits, [{"user": "a"}, {"user": "b"}]) == [None, None]
+        assert store.take_over("w", 1) is None
+        assert store.write_portions([self.portion(4, ("a", row(2)), ("b", row(1)))]) == ["written"]
+        assert self.get(store, "a") == row(2)
+        assert store.take_over("w", 1) == Reached(4, AT + 2)
+
+    def test_loss_before_the_first_portion_is_noticed_too(self, store: Any) -> None:
+        store.take_over("w", 1)
+        self.forget(store)
+        assert store.write_portions([self.portion(4, ("a", row(2)))]) == ["lost"]
+
+    def test_who_did_not_take_over_may_not_write(self, store: Any) -> None:
+        with pytest.raises(
+            StoreError, match=r"writer 'w' was not taken over with epoch 1. Call take_over\('w', 1\) first"
+        ):
+            store.write_portions([self.portion(1)])
+        store.take_over("w", 1)
+        with pytest.raises(StoreError, match="not taken over with epoch 2"):
+            store.write_portions([self.portion(1, epoch=2)])
+
+    def test_rows_of_another_definition_are_refused_in_portions_too(self, store: Any) -> None:
+        self.put(store, {"user": "a"}, row(1))
+        store.take_over("w", 1)
+
+        class Other(FeatureView, source=VISITS, entity=Entity("user", key="user"), name="visits"):
+            visits = Visit.count(last="2h")
+
+        rows = rows_of(Other, [({"user": "a"}, StoredRow({"visits": 1}, AT + 5, AT))])
+        with pytest.raises(SchemaMismatchError, match="another definition made"):
+            store.write_portions([Portion("w", 1, 1, AT + 5, [(Other, rows)])])
+        assert self.get(store, "a") == row(1)
+
+    def again(self, store: Any) -> Any:
+        """Another object on the same store, as another process has it; the same one where only this process can have
+        it."""
+        return store
+
+
 class LastingStoreSuite(OnlineStoreSuite):
     """Further rules of a store whose rows outlive its process; `open` at the same place finds them again."""
 
@@ -345,4 +457,15 @@ def instant(us: int) -> datetime:
     return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 
 
-__all__ = ["AT", "EveryType", "LastingStoreSuite", "OnlineStoreSuite", "Visit", "Visits", "instant", "row", "rows_of"]
+__all__ = [
+    "AT",
+    "EveryType",
+    "LastingStoreSuite",
+    "OnlineStoreSuite",
+    "PositionedStoreSuite",
+    "Visit",
+    "Visits",
+    "instant",
+    "row",
+    "rows_of",
+]

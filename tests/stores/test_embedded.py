@@ -6,19 +6,32 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.stores.embedded import EmbeddedStore
 from headrace.stores.errors import CorruptError, MissingStoreError, StoreError
-from headrace.stores.testing import LastingStoreSuite, Visits, row, rows_of
+from headrace.stores.testing import LastingStoreSuite, PositionedStoreSuite, Visits, row, rows_of
 
 SRC = Path(__file__).parents[2] / "src"
 
 
-class TestEmbeddedStore(LastingStoreSuite):
+class TestEmbeddedStore(PositionedStoreSuite, LastingStoreSuite):
     def open(self, place: Path) -> EmbeddedStore:
         return EmbeddedStore(place)
+
+    def again(self, store: EmbeddedStore) -> EmbeddedStore:
+        return EmbeddedStore(store.path)
+
+    def forget(self, store: EmbeddedStore) -> None:
+        def everything(txn: Any) -> None:
+            with txn.cursor() as cursor:
+                more = cursor.first()
+                while more:
+                    more = cursor.delete()
+
+        store._environment().run(everything, write=True)
 
 
 def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
