@@ -6,7 +6,7 @@
 The embedded runner and `headrace.testing` drive this object; it does no I/O itself.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,9 +124,34 @@ class SourceFlow:
             batch=admitted.batch,
         )
 
-    def hear(self, partition: int, newest_us: int, clock_us: int | None = None) -> None:
-        """Another flow has judged events of `partition` up to the newest at `newest_us`; see `Admission.hear`."""
-        self._admission.hear(partition, newest_us, clock_us)
+    def push_judged(self, batch: EventBatch | None, heard: Mapping[int, int], clock_us: int | None = None) -> Output:
+        """Take events that other flows have judged, one per source partition, and hear how far they have come.
+
+        What is left to judge is an event that came twice by different partitions, and one behind the settled log.
+
+        Args:
+            batch: with the effective instants that they were given; None: no events.
+            heard: newest event by source partition, microseconds; see `Admission.hear`.
+            clock_us: as in `push`.
+        """
+        admitted = None if batch is None else self._admission.admit(_by_effect(batch), clock_us, self._settled())
+        for partition, newest in heard.items():
+            self._admission.hear(partition, newest, clock_us)
+        clock = max(t for t in (clock_us, self._admission.newest, BEGINNING) if t is not None)
+        if admitted is None:
+            online = {name: op.advance(clock) for name, op in self._operators.items()} if clock > BEGINNING else {}
+            return Output(online=_filled(online), log=self._settle(clock_us))
+        taken = _by_time(admitted.batch, self.source.schema.time_field)
+        online = {name: op.process(taken, clock) for name, op in self._operators.items()}
+        return Output(
+            online=_filled(online),
+            log=self._settle(clock_us),
+            dead=admitted.dead,
+            duplicates=admitted.duplicates,
+            taken=len(taken),
+            missing=self._missing(taken),
+            batch=taken,
+        )
 
     def advance(self, clock_us: int) -> Output:
         """Let time pass without events: values fall as their windows empty (contract C5)."""
@@ -176,6 +201,16 @@ class SourceFlow:
                 )
             op.restore(meta.operators[name])
         self._admission.restore(meta.admission)
+
+
+def _by_effect(batch: EventBatch) -> EventBatch:
+    """The events at the instants from which they count, which is what another judge has let them in for."""
+    return EventBatch(batch.columns, batch.effective, batch.partition, batch.offset, batch.effective)
+
+
+def _by_time(batch: EventBatch, time_field: str) -> EventBatch:
+    """The events at their own times again."""
+    return EventBatch(batch.columns, batch.values(time_field), batch.partition, batch.offset, batch.effective)
 
 
 def _filled(tables: dict[str, pa.Table], logged: Iterable[ViewDefinition] | None = None) -> dict[str, pa.Table]:

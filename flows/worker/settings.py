@@ -60,8 +60,8 @@ class FlowSettings:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise DefinitionError(
-                f"A flow is named {self.name!r}; expected letters, digits, '-' and '_', at most 100. It becomes part of "
-                "names of topics and consumer groups."
+                f"A flow is named {self.name!r}; expected letters, digits, '-' and '_', at most 100. It becomes part "
+                "of names of topics and consumer groups."
             )
         object.__setattr__(self, "data", os.fspath(self.data))
         for what, given, known in (

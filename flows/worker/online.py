@@ -1,0 +1,283 @@
+"""The online writer: a thread that writes the newest rows of each entity, however fast they come.
+
+While one write is under way, the rows that come meanwhile gather, and a later row of an entity replaces an earlier one.
+So a quiet flow writes each row at once, a busy one writes each entity once per round trip, and neither waits for the
+other. When the store cannot be reached the writer tries again, and the flow stops reading once too much has gathered.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import tenacity
+
+from headrace.features.views import ViewDefinition
+from headrace.flows.worker.observing import Observer
+from headrace.stores.errors import UnreachableError
+from headrace.stores.online import ClockKind, Portion, PositionedStore, Reached
+
+GATHERED_ROWS = 500_000
+"""Rows that may wait, after only the newest of each entity were kept; then the flow stops reading."""
+COALESCE_ROWS = 50_000
+"""Rows of a task that gather before older ones of the same entities are dropped."""
+
+State = Literal["open", "fenced", "lost"]
+
+
+class StoppedError(Exception):
+    """The worker was told to stop while it waited for a store. Never leaves the worker."""
+
+
+@dataclass
+class _Lane:
+    """One task's rows on their way."""
+
+    epoch: int
+    written: int
+    state: State = "open"
+    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
+    rows: int = 0
+    kept: int = 0
+    position: int = -1
+    clock_us: int = 0
+    stamps: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    dirty: bool = False
+
+
+class OnlineWriter:
+    """Writes rows of several tasks to one store, from a thread of its own.
+
+    Args:
+        store: it must know positions. views: by name, all that will be written. kind: of the clock.
+        stop: set when waiting for an unreachable store is to be given up.
+    """
+
+    def __init__(
+        self,
+        store: PositionedStore,
+        views: Mapping[str, ViewDefinition],
+        kind: ClockKind,
+        observer: Observer,
+        stop: threading.Event,
+    ) -> None:
+        self._store, self._views, self._kind, self._observer, self._stop = store, views, kind, observer, stop
+        self._lanes: dict[str, _Lane] = {}
+        self._changed = threading.Condition()
+        self._clock: int | None = None
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="online writer", daemon=True)
+        self._thread.start()
+
+    # The flow's side
+
+    def open(self, part: str, epoch: int) -> Reached | None:
+        """Begin to write as `part`; returns how far its rows in the store have come, None if there are none.
+
+        Waits while the store cannot be reached.
+
+        Raises:
+            FencedError: a later epoch writes this part. StoppedError: told to stop meanwhile.
+        """
+        reached: Reached | None = self._patiently(lambda: self._store.take_over(part, epoch))
+        with self._changed:
+            self._lanes[part] = _Lane(epoch, -1 if reached is None else reached.position)
+        return reached
+
+    def submit(
+        self,
+        part: str,
+        rows: Mapping[str, pa.Table],
+        position: int,
+        clock_us: int,
+        stamps: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        """Have rows written, by view name; never waits.
+
+        position: the task's next offset after the events that the rows know of. stamps: (n,) seconds since 1970,
+        timestamps of the records whose effect this is.
+        """
+        with self._changed:
+            self._raise_failure()
+            lane = self._lanes[part]
+            if lane.state != "open":
+                return
+            for name, table in rows.items():
+                lane.tables.setdefault(name, []).append(table)
+                lane.rows += table.num_rows
+            if lane.rows - lane.kept > COALESCE_ROWS:
+                lane.tables = {name: [newest_rows(self._views[name], tables)] for name, tables in lane.tables.items()}
+                lane.rows = lane.kept = sum(table.num_rows for tables in lane.tables.values() for table in tables)
+            if stamps is not None and len(stamps):
+                lane.stamps.append(stamps)
+            if rows or position > lane.position:
+                lane.dirty = True
+            lane.position = max(lane.position, position)
+            lane.clock_us = max(lane.clock_us, clock_us)
+            self._changed.notify_all()
+
+    def tell(self, clock_us: int) -> None:
+        """Say that every row submitted so far is as of this instant or later."""
+        with self._changed:
+            self._raise_failure()
+            self._clock = clock_us
+            self._changed.notify_all()
+
+    def full(self) -> bool:
+        """Whether so much has gathered that the flow should stop reading for now."""
+        with self._changed:
+            return sum(lane.rows for lane in self._lanes.values()) > GATHERED_ROWS
+
+    def state(self, part: str) -> State:
+        """Whether the store still takes this task's rows."""
+        with self._changed:
+            self._raise_failure()
+            return self._lanes[part].state
+
+    def written(self, part: str, position: int, timeout_s: float) -> bool:
+        """Wait until rows up to `position` are in the store; False if they are not after `timeout_s`."""
+        with self._changed:
+
+            def done() -> bool:
+                lane = self._lanes.get(part)
+                return self._failure is not None or lane is None or lane.state != "open" or lane.written >= position
+
+            self._changed.wait_for(done, timeout_s)
+            self._raise_failure()
+            lane = self._lanes.get(part)
+            return lane is not None and lane.state == "open" and lane.written >= position
+
+    def close(self, part: str) -> None:
+        """Write nothing more of this task; what has gathered is dropped."""
+        with self._changed:
+            self._lanes.pop(part, None)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """End the thread; rows that were not written are dropped."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # The thread's side
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing or self._clock is not None or self._dirty())
+                    if self._closing:
+                        return
+                    clock, self._clock = self._clock, None
+                    work = {part: self._gathered(lane) for part, lane in self._lanes.items() if self._due(lane)}
+                self._write(work)
+                if clock is not None:
+                    self._patiently(lambda us=clock: self._store.set_clock(us, self._kind))  # type: ignore[misc]
+        except StoppedError:
+            return
+        except BaseException as error:  # raised again in the flow's own thread at its next call
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    def _due(self, lane: _Lane) -> bool:
+        return lane.dirty and lane.state == "open"
+
+    def _dirty(self) -> bool:
+        return any(self._due(lane) for lane in self._lanes.values())
+
+    def _gathered(self, lane: _Lane) -> _Lane:
+        taken = _Lane(lane.epoch, lane.written, "open", lane.tables, lane.rows, 0, lane.position, lane.clock_us)
+        taken.stamps = lane.stamps
+        lane.tables, lane.rows, lane.kept, lane.stamps, lane.dirty = {}, 0, 0, [], False
+        return taken
+
+    def _write(self, work: Mapping[str, _Lane]) -> None:
+        if not work:
+            return
+        portions = [
+            Portion(
+                writer=part,
+                epoch=lane.epoch,
+                position=lane.position,
+                clock_us=lane.clock_us,
+                rows=[(self._views[name], newest_rows(self._views[name], its)) for name, its in lane.tables.items()],
+            )
+            for part, lane in work.items()
+        ]
+        began = time.perf_counter()
+        outcomes = self._patiently(lambda: self._store.write_portions(portions))
+        seconds = time.perf_counter() - began
+        now = time.time()
+        for portion, outcome in zip(portions, outcomes, strict=True):
+            if outcome == "written":
+                for view, table in portion.rows:
+                    self._observer.wrote(view.name, "online", table.num_rows, seconds / len(portions))
+                stamps = work[portion.writer].stamps
+                if stamps:
+                    self._observer.freshness(now - np.concatenate(stamps))
+        with self._changed:
+            for portion, outcome in zip(portions, outcomes, strict=True):
+                lane = self._lanes.get(portion.writer)
+                if lane is None or lane.epoch != portion.epoch:
+                    continue
+                if outcome == "written":
+                    lane.written = max(lane.written, portion.position)
+                else:
+                    lane.state = outcome
+                    lane.tables, lane.rows, lane.kept, lane.stamps = {}, 0, 0, []
+            self._changed.notify_all()
+
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        """Call the store, again and again while it cannot be reached."""
+
+        def failed(state: tenacity.RetryCallState) -> None:
+            assert state.outcome is not None
+            self._observer.trouble("online store", str(state.outcome.exception()))
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(UnreachableError),
+            wait=tenacity.wait_exponential_jitter(initial=0.05, max=3.0, jitter=0.1),
+            stop=tenacity.stop_when_event_set(self._stop),
+            sleep=tenacity.sleep_using_event(self._stop),
+            before_sleep=failed,
+        )
+        try:
+            result = retrying(call)
+        except tenacity.RetryError as error:
+            raise StoppedError("told to stop while the online store could not be reached") from error
+        if retrying.statistics.get("attempt_number", 1) > 1:
+            self._observer.recovered("online store")
+        return result
+
+
+def newest_rows(view: ViewDefinition, tables: list[pa.Table]) -> pa.Table:
+    """Of rows in the order in which they were made, the last of each entity."""
+    table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
+    if table.num_rows < 2:
+        return table
+    codes = np.zeros(table.num_rows, dtype=np.int64)
+    for key in view.entity.keys:
+        column = table.column(key).combine_chunks()
+        coded = column.dictionary_encode() if not pa.types.is_dictionary(column.type) else column
+        if isinstance(coded, pa.ChunkedArray):
+            coded = coded.combine_chunks()
+        codes = codes * len(coded.dictionary) + coded.indices.to_numpy(zero_copy_only=False)
+        if len(view.entity.keys) > 1:
+            codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
+    last = np.full(int(codes.max()) + 1, -1, dtype=np.int64)
+    last[codes] = np.arange(len(codes))  # of equal indices the last one stays
+    last = last[last >= 0]
+    if len(last) == len(codes):
+        return table
+    return table.take(pa.array(np.sort(last)))
