@@ -263,7 +263,14 @@ class IterableSource(Source):
             raise DefinitionError(
                 f"{shown}: got a {type(iterable).__name__}, expected an iterable of dicts or of {event.__name__}."
             )
-        set_fields(self, iterable=iterable, zone=zone_of(zone, shown), unit=unit_of(unit, shown))
+        set_fields(
+            self,
+            iterable=iterable,
+            zone=zone_of(zone, shown),
+            ambiguous=one_of("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
+            nonexistent=one_of("nonexistent", nonexistent, ("refuse", "shift"), shown),
+            unit=unit_of(unit, shown),
+        )
 
 
 def set_fields(source: object, **fields: Any) -> None:

@@ -1,5 +1,6 @@
 """Dead letters: events that a flow could not take, each kept whole with the reason (contract C7, C8, C15)."""
 
+import base64
 import json
 import math
 from collections.abc import Mapping
@@ -27,9 +28,11 @@ class DeadLetter:
     """One event that was not taken.
 
     reason: one of `REASONS`; detail: what was wrong, with the figures that decided.
-    source, partition, offset: where the event stands.
+    source, partition, offset: where the event stands; in Kafka `partition` is the one of the `topic`.
     event_time_us: its event time in microseconds UTC, None where it could not be read.
-    payload: the event as JSON text; a line that is no JSON or CSV record is one JSON string.
+    payload: the event as JSON text; a line that is no JSON or CSV record is one JSON string, and a message that is no
+        text is `{"base64": "..."}`.
+    topic: of Kafka, None elsewhere.
     """
 
     reason: Reason
@@ -39,6 +42,7 @@ class DeadLetter:
     offset: int
     event_time_us: int | None
     payload: str
+    topic: str | None = None
 
     def record(self) -> dict[str, Any]:
         """The letter as a plain dict, one entry per field."""
@@ -46,8 +50,32 @@ class DeadLetter:
 
     def __str__(self) -> str:
         when = "" if self.event_time_us is None else f" at {format_instant(self.event_time_us)}"
-        place = f"{self.source} partition {self.partition} offset {self.offset}{when}"
+        origin = self.source if self.topic in (None, self.source) else f"{self.source} (topic {self.topic})"
+        place = f"{origin} partition {self.partition} offset {self.offset}{when}"
         return f"{place}: {self.reason}: {self.detail}: {self.payload}"
+
+
+def payload_of_bytes(payload: bytes) -> str:
+    """A message as a dead letter keeps it, so that it can be got back to the byte.
+
+    JSON as it is, other UTF-8 text as a JSON string, and bytes that are no text in base64.
+
+    >>> payload_of_bytes(b'{"a": 1}'), payload_of_bytes(b"gone"), payload_of_bytes(b"\\xff")
+    ('{"a": 1}', '"gone"', '{"base64": "/w=="}')
+    """
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        return json.dumps({"base64": base64.b64encode(payload).decode()})
+    try:
+        json.loads(text, parse_constant=_strict)
+    except (ValueError, RecursionError):
+        return json.dumps(text)
+    return text
+
+
+def _strict(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def payload_text(event: object) -> str:

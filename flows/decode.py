@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.features.events import EventSchema
-from headrace.features.sources import FileSource, FrameSource, Source
+from headrace.features.events import EventSchema, Field
+from headrace.features.kafka_source import KafkaSource
+from headrace.features.sources import FileSource, FrameSource, IterableSource, Source
 from headrace.flows.batch import BatchColumn, EventBatch, Ints
 from headrace.flows.casting import cast_column, cast_values
 from headrace.flows.deadletter import MALFORMED, DeadLetter, payload_text
@@ -34,16 +35,17 @@ _SCALARS = (type(None), bool, int, float, complex, str, bytes, bytearray, list, 
 def reading_of(source: Source) -> Reading:
     """How a source's rows are read, from its definition."""
     clock = unit = None
-    if isinstance(source, (FileSource, FrameSource)):
+    if isinstance(source, (FileSource, FrameSource, IterableSource, KafkaSource)):
         unit = source.unit
         if source.zone is not None:
             clock = LocalClock(source.zone, source.ambiguous, source.nonexistent)  # type: ignore[arg-type]
     format = getattr(source, "format", None)
+    columns = getattr(source, "columns", {})
     return Reading(
         TimeReading(clock, unit),
         text=format == "csv",
-        base64=format == "jsonl",
-        columns=getattr(source, "columns", {}),
+        base64=format in ("jsonl", "json"),
+        columns={name: origin for name, origin in columns.items() if isinstance(origin, str)},
         source=source.name,
     )
 
@@ -78,8 +80,15 @@ def decode_columns(
     payload: Callable[[int], str],
 ) -> Decoded:
     """The events of n rows whose columns are Arrow arrays or lists of Python values, under the source's names."""
+    return assemble(schema, cast_columns(schema.fields, columns, n, how), {}, payload, partition, first_offset, how)
+
+
+def cast_columns(
+    fields: Iterable[Field], columns: Mapping[str, pa.Array | list[Any]], n: int, how: Reading
+) -> dict[str, Cast]:
+    """The fields of n rows, by their names, from columns under the source's names."""
     casts: dict[str, Cast] = {}
-    for field in schema.fields:
+    for field in fields:
         column = columns.get(how.column(field.name))
         if column is None:
             casts[field.name] = cast_values(field, [MISSING] * n, how)
@@ -87,7 +96,7 @@ def decode_columns(
             casts[field.name] = cast_values(field, column, how)
         else:
             casts[field.name] = cast_column(field, column, how)
-    return _assemble(schema, casts, n, {}, payload, partition, first_offset, how)
+    return casts
 
 
 def decode_rows(
@@ -106,12 +115,15 @@ def decode_rows(
     """
     how = how or Reading()
     given = rows if isinstance(rows, list) else list(rows)
-    whole = _no_rows(given)
-    casts: dict[str, Cast] = {}
-    for field in schema.fields:
-        casts[field.name] = cast_values(field, _field_values(given, how.column(field.name), whole), how)
+    casts, whole = cast_rows(schema.fields, given, how)
     shown_row = payload or (lambda row: payload_text(_plain(given[row], schema, how)))
-    return _assemble(schema, casts, len(given), whole, shown_row, partition, first_offset, how)
+    return assemble(schema, casts, whole, shown_row, partition, first_offset, how)
+
+
+def cast_rows(fields: Iterable[Field], rows: list[Any], how: Reading) -> tuple[dict[str, Cast], dict[int, str]]:
+    """The fields of n Python rows, by their names, and what is wrong with the rows that have no fields at all."""
+    whole = _no_rows(rows)
+    return {f.name: cast_values(f, _field_values(rows, how.column(f.name), whole), how) for f in fields}, whole
 
 
 def _no_rows(rows: list[Any]) -> dict[int, str]:
@@ -184,17 +196,20 @@ def _cell(column: pa.Array, row: int) -> Any:
     return value
 
 
-def _assemble(
+def assemble(
     schema: EventSchema,
     casts: Mapping[str, Cast],
-    n: int,
     whole: Mapping[int, str],
     payload: Callable[[int], str],
     partition: int | Partitions,
     first_offset: int | Ints,
     how: Reading,
 ) -> Decoded:
-    """Good rows to a batch and bad ones to dead letters; a row is bad for its first field that is."""
+    """Good rows to a batch and bad ones to dead letters; a row is bad for its first field that is.
+
+    casts: every field of the event. whole: what is wrong with rows that could not be read at all.
+    """
+    n = len(casts[schema.time_field].array)
     offset = first_offset if isinstance(first_offset, np.ndarray) else np.arange(first_offset, first_offset + n)
     where = np.broadcast_to(np.asarray(partition, dtype=np.int32), (n,))
     bad: dict[int, str] = dict(whole)

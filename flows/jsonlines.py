@@ -15,11 +15,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.json
 
-from headrace.features.events import EventSchema
+from headrace.features.events import EventSchema, Field
 from headrace.flows.batch import Ints
 from headrace.flows.deadletter import payload_text
-from headrace.flows.decode import Decoded, Partitions, decode_rows, decode_table
-from headrace.flows.fit import Unreadable
+from headrace.flows.decode import Decoded, Partitions, assemble, cast_columns, cast_rows
+from headrace.flows.fit import Cast, Unreadable
 from headrace.flows.values import Reading
 
 _JSON_TYPES = {
@@ -41,38 +41,42 @@ def decode_json(
 ) -> Decoded:
     """The events of n JSON texts, one object each, without line ends inside. See `decode_table` for the places."""
     how = how or Reading(base64=True)
-    table = _table(schema, lines, how)
-    if table is not None:
-        return decode_table(schema, table, partition, first_offset, how, lambda row: _payload(lines[row]))
-    rows = [_object(line) for line in lines]
-    return decode_rows(schema, rows, partition, first_offset, how, lambda row: _payload(lines[row]))
+    casts, whole = cast_json(schema.fields, lines, how)
+    return assemble(schema, casts, whole, lambda row: _payload(lines[row]), partition, first_offset, how)
 
 
-def _table(schema: EventSchema, lines: Sequence[bytes], how: Reading) -> pa.Table | None:
-    """The lines as a table of the event's fields, or None where they are not all plain objects of the expected
-    types.
-    """
+def cast_json(fields: Sequence[Field], lines: Sequence[bytes], how: Reading) -> tuple[dict[str, Cast], dict[int, str]]:
+    """The fields of n JSON texts, by their names, and what is wrong with the texts that are no object at all."""
+    table = _table(fields, lines, how)
+    if table is None:
+        return cast_rows(fields, [_object(line) for line in lines], how)
+    columns = {name: table.column(name).combine_chunks() for name in table.schema.names}
+    return cast_columns(fields, columns, table.num_rows, how), {}
+
+
+def _table(fields: Sequence[Field], lines: Sequence[bytes], how: Reading) -> pa.Table | None:
+    """The lines as a table of the fields, or None where they are not all plain objects of the expected types."""
     n = len(lines)
     block = b"\n".join(lines)
     # One object per line: an object that began on one line and ended on another would have to break between } and {.
     if not n or block.count(b"\n") != n - 1 or block.count(b"}\n{") != n - 1 or block[:1] != b"{" or block[-1:] != b"}":
         return None
     stamp = pa.string() if how.time.unit is None else pa.int64()
-    expected = pa.schema([(how.column(f.name), _JSON_TYPES.get(f.dtype, stamp)) for f in schema.fields])
+    expected = pa.schema([(how.column(f.name), _JSON_TYPES.get(f.dtype, stamp)) for f in fields])
     parse = pyarrow.json.ParseOptions(explicit_schema=expected, unexpected_field_behavior="ignore")
     try:
         table = pyarrow.json.read_json(io.BytesIO(block), _READ, parse)
         table.validate(full=True)  # Arrow's JSON parser takes text for UTF-8 without looking
     except (pa.ArrowException, UnicodeDecodeError):
         return None
-    if table.num_rows != n or _lacks_a_field(schema, table, how):
+    if table.num_rows != n or _lacks_a_field(fields, table, how):
         return None
     return table
 
 
-def _lacks_a_field(schema: EventSchema, table: pa.Table, how: Reading) -> bool:
+def _lacks_a_field(fields: Sequence[Field], table: pa.Table, how: Reading) -> bool:
     """Whether a null may be a field that a line does not have: the slow way tells the two apart."""
-    return any(table.column(how.column(f.name)).null_count for f in schema.fields if not f.nullable)
+    return any(table.column(how.column(f.name)).null_count for f in fields if not f.nullable)
 
 
 def _object(line: bytes) -> Any:
