@@ -8,6 +8,7 @@ import numpy.typing as npt
 from headrace.flows.buffer import Prepared
 from headrace.flows.columns import UNSEEN, StateColumns
 from headrace.flows.derivation import Derivation
+from headrace.flows.lanes import NEVER
 from headrace.flows.object_features import ObjectFeatures
 from headrace.flows.plan import Plan
 from headrace.flows.readings import take_events, write_expired, write_touched
@@ -59,8 +60,13 @@ class OnlineReading:
     def recall(self, clock: int, steady: int) -> None:
         """Take the values of all entities at `clock` for those last written, as they are when no restart came
         between."""
-        self.columns.reserve(self.columns.slots, 0)
-        self._write(np.arange(self.columns.slots), self.columns.slots, clock, steady)
+        self.all(self.columns.slots, clock, steady)
+
+    def all(self, slots: int, clock: int, steady: int) -> Columns:
+        """One row for each of `slots` entities that an event has reached, as of `clock` or its newest event."""
+        self.columns.reserve(slots, 0)
+        rows = self._write(np.arange(slots), slots, clock, steady)
+        return rows.take(rows.newest != NEVER)
 
     def advance(self, clock: int, steady: int) -> Columns:
         """Let the clock move to `clock`; one row per entity of which a value changed by that."""

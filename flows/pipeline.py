@@ -8,7 +8,7 @@ The embedded runner and `headrace.testing` drive this object; it does no I/O its
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -21,6 +21,7 @@ from headrace.flows.batch import EventBatch
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.shard import BEGINNING, ShardOperator
 from headrace.flows.snapshot import SnapshotError, pack, read_meta, unpack
+from headrace.stores.checkpoints import SnapshotPart
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,18 @@ class _Meta(msgspec.Struct):
     source: str
     admission: dict[str, Any]
     operators: dict[str, bytes]
+
+
+class _Judge(msgspec.Struct):
+    """What the part of a flow's admission says."""
+
+    source: str
+    admission: dict[str, Any]
+
+
+OnChange: TypeAlias = Literal["refuse", "start", "backfill"]
+"""What to do where a view is not the one whose state was saved."""
+ADMISSION = "admission"
 
 
 class SourceFlow:
@@ -180,6 +193,39 @@ class SourceFlow:
             return {}
         return _filled({name: op.settle(watermark) for name, op in self._operators.items()}, logged=self.views)
 
+    def rows(self, clock_us: int) -> dict[str, pa.Table]:
+        """By view, the online row of every entity in memory; see `ShardOperator.rows`."""
+        return {name: op.rows(clock_us) for name, op in self._operators.items()}
+
+    def save(self, full: bool = False) -> dict[str, SnapshotPart]:
+        """State for a checkpoint, in parts by name; see `ShardOperator.save`."""
+        source = self.source.name
+        admission = pack({"source": source, "admission": self._admission.snapshot()}, {})
+        parts = {f"{source}.{name}": op.save(full) for name, op in self._operators.items()}
+        return {f"{source}.{ADMISSION}": SnapshotPart(admission), **parts}
+
+    def load(self, parts: Mapping[str, Sequence[bytes]], on_change: OnChange = "refuse") -> None:
+        """Go on from the parts of a checkpoint, each a full one and the deltas after it.
+
+        Args:
+            parts: the chains by name; those of other sources are not looked at.
+            on_change: what to do where a view's definition has changed.
+
+        Raises:
+            SnapshotError: a part is damaged or missing, or of other views than these.
+        """
+        source = self.source.name
+        admission = parts.get(f"{source}.{ADMISSION}")
+        if not admission:
+            raise SnapshotError(f"The checkpoint holds no state of source '{source}'. Restore an earlier checkpoint.")
+        meta = read_meta(unpack(admission[-1])[0], _Judge, f"source '{source}'")
+        for name, op in self._operators.items():
+            chain = parts.get(f"{source}.{name}")
+            if not chain:
+                raise _not_there(name, source)
+            op.load(chain)
+        self._admission.restore(meta.admission)
+
     def snapshot(self) -> bytes:
         """Admission and every operator, as one snapshot."""
         operators = {name: op.snapshot() for name, op in self._operators.items()}
@@ -194,11 +240,7 @@ class SourceFlow:
         meta = read_meta(unpack(data)[0], _Meta, f"source '{self.source.name}'")
         for name, op in self._operators.items():
             if name not in meta.operators:
-                source = meta.source
-                raise SnapshotError(
-                    f"View '{name}' is not in the checkpoint of source '{source}', which has been read already: "
-                    "it would miss all events until now. Run it into another data folder, or start this one afresh."
-                )
+                raise _not_there(name, meta.source)
             op.restore(meta.operators[name])
         self._admission.restore(meta.admission)
 
@@ -211,6 +253,13 @@ def _by_effect(batch: EventBatch) -> EventBatch:
 def _by_time(batch: EventBatch, time_field: str) -> EventBatch:
     """The events at their own times again."""
     return EventBatch(batch.columns, batch.values(time_field), batch.partition, batch.offset, batch.effective)
+
+
+def _not_there(view: str, source: str) -> SnapshotError:
+    return SnapshotError(
+        f"View '{view}' is not in the checkpoint of source '{source}', which has been read already: it would miss all "
+        "events until now. Run it into another data folder, or start this one afresh."
+    )
 
 
 def _filled(tables: dict[str, pa.Table], logged: Iterable[ViewDefinition] | None = None) -> dict[str, pa.Table]:

@@ -9,10 +9,12 @@ object. Callers give it events that admission has let in, a clock and the waterm
     advance(clock)        -> online rows       a value falls as time passes with no new event (C5)
     settle(watermark)     -> log rows          in event-time order, final
     tail()                -> log rows          what would follow if no further event came; changes nothing
-    snapshot() -> bytes, restore(bytes)        the settled reading and the events that wait; the online reading is
+    rows(clock) -> online rows                 of every entity, for a store that lost its own
+    save() -> SnapshotPart, load(chain)        the settled reading and the events that wait; the online reading is
     their sum
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +35,7 @@ from headrace.flows.plan import compile_view
 from headrace.flows.rows import Columns, table
 from headrace.flows.settled import LAST_INSTANT, SettledReading
 from headrace.flows.snapshot import SnapshotError, pack, read_meta, unpack
+from headrace.stores.checkpoints import SnapshotPart
 
 LOOK_AFTER = 1024  # new keys, beyond twice those of the last time, after which to look which entities are gone
 BEGINNING = NEVER // 2  # earlier than any instant, and far enough from the end of int64 to subtract a window from it
@@ -140,6 +143,14 @@ class ShardOperator:
             self._release()
         return made
 
+    def rows(self, clock_us: int) -> pa.Table:
+        """The online row of every entity in memory at `clock_us`, to fill a store that lost its rows.
+
+        An entity all of whose windows had emptied for good may have left memory; its row is not among these.
+        """
+        self._clock = max(self._clock, clock_us)
+        return self._table(self._online.all(len(self._keys), self._clock, self._steady))
+
     def tail(self) -> pa.Table:
         """Log rows that would follow if no further event came: of the events that wait, and of everything that expires.
 
@@ -147,6 +158,24 @@ class ShardOperator:
         """
         ahead = self._settled.copy()
         return self._log_table(ahead.settle(len(self._keys), self._buffer.copy().take(LAST_INSTANT), LAST_INSTANT))
+
+    def save(self, full: bool = False) -> SnapshotPart:
+        """State for a checkpoint: what changed since the part that was saved last, or everything.
+
+        Args:
+            full: everything, whatever was saved before. Ask for it when the part saved last did not become durable.
+        """
+        return SnapshotPart(self.snapshot())
+
+    def load(self, chain: Sequence[bytes]) -> None:
+        """Go on from a full part and the deltas saved after it, oldest first.
+
+        Raises:
+            SnapshotError: as `restore`.
+        """
+        if len(chain) != 1:
+            raise SnapshotError(f"View '{self.view.name}': a chain of {len(chain)} parts, expected one full part.")
+        self.restore(chain[0])
 
     def snapshot(self) -> bytes:
         """Everything needed to go on from here; see snapshot.py for the format."""

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.stores.errors import CorruptError
 from headrace.stores.manifest import SnapshotFile, read_manifest
 from headrace.stores.online import Clock
+
+
+class SnapshotPart:
+    """One named part of a flow's state, as a commit takes it.
+
+    Args:
+        data: its bytes, or what makes them: called once, at the first look at `data`, which may be in another thread,
+            so that the flow does not wait for packing and compression.
+        delta: it continues the part of that name in the commit before; otherwise it stands alone.
+    """
+
+    __slots__ = ("_made", "delta")
+
+    def __init__(self, data: bytes | Callable[[], bytes], delta: bool = False) -> None:
+        self._made = data
+        self.delta = delta
+
+    @property
+    def data(self) -> bytes:
+        """The bytes to store."""
+        if not isinstance(self._made, bytes):
+            self._made = self._made()
+        return self._made
+
+    def __repr__(self) -> str:
+        size = f"{len(self._made):,} bytes" if isinstance(self._made, bytes) else "not packed yet"
+        return f"SnapshotPart({size}{', delta' if self.delta else ''})"
 
 
 @dataclass(frozen=True)
