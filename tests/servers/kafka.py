@@ -30,8 +30,16 @@ class KafkaServer(ServerProcess):
             ACLs are enforced where a resource has any; clients of the plain listener may do everything.
     """
 
-    def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None, watched: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        watched: int | None = None,
+        jvm: Sequence[str] = JVM,
+    ) -> None:
         super().__init__("Kafka", folder, watched)
+        self._jvm = tuple(jvm)
         self.port, self.sasl_port, self.controller_port = free_port(), free_port(), free_port()
         self.settings = dict(settings or {})
 
@@ -52,7 +60,7 @@ class KafkaServer(ServerProcess):
         properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
         logging = self.folder / "log4j2.properties"
         logging.write_text(LOGGING)
-        java = ["java", *JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*"]
+        java = ["java", *self._jvm, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*"]
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = "aGVhZHJhY2UtdGVzdHMtMQ"
             formatting = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
