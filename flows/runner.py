@@ -99,7 +99,7 @@ def run(
         DataError: a source cannot be read at all. Single bad rows become dead letters instead.
     """
     began = time.perf_counter()
-    by_source = _by_source([definition(view) for view in views])
+    by_source = by_source([definition(view) for view in views])
     warm()
     with Recorder(Path(data), "wall" if live else "stream") as recorder:
         summary = recorder.summary
@@ -126,7 +126,12 @@ def run(
     return summary
 
 
-def _by_source(views: Sequence[ViewDefinition]) -> list[tuple[Source, list[ViewDefinition]]]:
+def by_source(views: Sequence[ViewDefinition]) -> list[tuple[Source, list[ViewDefinition]]]:
+    """The views of each source, in the order in which the sources are first named.
+
+    Raises:
+        DefinitionError: no views, two of one name, or two sources of one name.
+    """
     if not views:
         raise DefinitionError("No views to run. Define one: class DriverActivity(FeatureView, source=..., entity=...).")
     found: dict[str, tuple[Source, list[ViewDefinition]]] = {}

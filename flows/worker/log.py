@@ -42,7 +42,7 @@ class Commit:
     snapshots: Mapping[str, SnapshotPart]
     settled_us: Mapping[str, int]
     offsets: Mapping[str, Mapping[int, int]]
-    clock: Clock
+    clock: Clock | None
     tails: Sequence[tuple[ViewDefinition, pa.Table]] = ()
     sent: Callable[[], None] | None = None
 
@@ -77,6 +77,11 @@ class _Committing:
     begun: float
 
 
+@dataclass(frozen=True)
+class _Closing:
+    part: PartLog
+
+
 class LogThread:
     """Writes the parts of several tasks, in the order in which it is told.
 
@@ -85,7 +90,7 @@ class LogThread:
 
     def __init__(self, online: OnlineWriter, observer: Observer, give_up: threading.Event) -> None:
         self._online, self._observer, self._give_up = online, observer, give_up
-        self._todo: deque[_Rows | _Committing] = deque()
+        self._todo: deque[_Rows | _Committing | _Closing] = deque()
         self._rows = 0
         self._changed = threading.Condition()
         self._closing = False
@@ -118,6 +123,14 @@ class LogThread:
             self._raise_failure()
             return not part.waiting
 
+    def close(self, part: PartLog) -> None:
+        """Give the part up: what waits for it is dropped, what was not committed does not count."""
+        if part.failure is None:
+            part.failure = StoreError(f"The part '{part.name}' was given up by this worker.")
+        with self._changed:
+            self._todo.append(_Closing(part))
+            self._changed.notify_all()
+
     def end(self) -> None:
         """End the thread; what waits is dropped."""
         with self._changed:
@@ -149,6 +162,9 @@ class LogThread:
                     if self._closing:
                         return
                     item = self._todo.popleft()
+                if isinstance(item, _Closing):
+                    self._close(item.part)
+                    continue
                 if item.part.failure is None:
                     self._do(item)
                 with self._changed:
@@ -174,6 +190,12 @@ class LogThread:
             part.failure = error
             if not isinstance(error, FencedError):
                 self._observer.trouble("log", str(error))
+
+    def _close(self, part: PartLog) -> None:
+        try:
+            part.log.close()
+        except StoreError as error:  # nothing of it counts any more
+            self._observer.trouble("log", str(error))
 
     def _stage(self, item: _Rows) -> None:
         for view, table in item.rows:

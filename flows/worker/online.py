@@ -53,7 +53,8 @@ class OnlineWriter:
     """Writes rows of several tasks to one store, from a thread of its own.
 
     Args:
-        store: it must know positions. views: by name, all that will be written. kind: of the clock.
+        store: it must know positions. views: by name, all that will be written. kind: of the clock. flow: its name,
+            under which the store knows the writers.
         stop: set when waiting for an unreachable store is to be given up.
     """
 
@@ -62,10 +63,12 @@ class OnlineWriter:
         store: PositionedStore,
         views: Mapping[str, ViewDefinition],
         kind: ClockKind,
+        flow: str,
         observer: Observer,
         stop: threading.Event,
     ) -> None:
         self._store, self._views, self._kind, self._observer, self._stop = store, views, kind, observer, stop
+        self._prefix = f"{flow}/"
         self._lanes: dict[str, _Lane] = {}
         self._changed = threading.Condition()
         self._clock: int | None = None
@@ -84,7 +87,7 @@ class OnlineWriter:
         Raises:
             FencedError: a later epoch writes this part. StoppedError: told to stop meanwhile.
         """
-        reached: Reached | None = self._patiently(lambda: self._store.take_over(part, epoch))
+        reached: Reached | None = self._patiently(lambda: self._store.take_over(self._prefix + part, epoch))
         with self._changed:
             self._lanes[part] = _Lane(epoch, -1 if reached is None else reached.position)
         return reached
@@ -207,7 +210,7 @@ class OnlineWriter:
             return
         portions = [
             Portion(
-                writer=part,
+                writer=self._prefix + part,
                 epoch=lane.epoch,
                 position=lane.position,
                 clock_us=lane.clock_us,
@@ -223,12 +226,12 @@ class OnlineWriter:
             if outcome == "written":
                 for view, table in portion.rows:
                     self._observer.wrote(view.name, "online", table.num_rows, seconds / len(portions))
-                stamps = work[portion.writer].stamps
+                stamps = work[portion.writer.removeprefix(self._prefix)].stamps
                 if stamps:
                     self._observer.freshness(now - np.concatenate(stamps))
         with self._changed:
             for portion, outcome in zip(portions, outcomes, strict=True):
-                lane = self._lanes.get(portion.writer)
+                lane = self._lanes.get(portion.writer.removeprefix(self._prefix))
                 if lane is None or lane.epoch != portion.epoch:
                     continue
                 if outcome == "written":

@@ -70,4 +70,4 @@ def _is_keyed(source: KafkaSource, keys: Sequence[str]) -> bool:
     Messages keyed by the city bring all events of a (city, driver) by one partition too.
     """
     keyed_by = source.keyed_by
-    return bool(keyed_by) and len(source.topics) == 1 and set(keyed_by) <= set(keys)
+    return keyed_by is not None and len(source.topics) == 1 and set(keyed_by) <= set(keys)

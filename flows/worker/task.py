@@ -8,8 +8,10 @@ online until it has come again to where its predecessor had written (contract C1
 touched meanwhile.
 """
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -18,8 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.features.errors import DataError
-from headrace.features.sources import KafkaSource
-from headrace.features.views import ViewDefinition
+from headrace.features.kafka_source import KafkaSource
 from headrace.flows.batch import EventBatch
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.pipeline import Output, SourceFlow
@@ -28,6 +29,7 @@ from headrace.flows.worker.exchange import Inbox, Sender, receive
 from headrace.flows.worker.log import Commit, LogThread, PartLog
 from headrace.flows.worker.observing import Observer
 from headrace.flows.worker.online import COALESCE_ROWS, OnlineWriter, newest_rows
+from headrace.flows.worker.outbox import Outbox
 from headrace.stores.checkpoints import SnapshotPart
 from headrace.stores.online import Clock, ClockKind
 
@@ -68,13 +70,16 @@ class Task:
         threads: tuple[OnlineWriter, LogThread],
         observer: Observer,
         kind: ClockKind,
+        tails: bool = False,
     ) -> None:
         self.part, self.topic, self.partition, self.offset = part, topic, partition, offset
         self.partitions = partitions
         self.flow, self.log = flow, log
         self._online, self._logs = threads
         self._observer = observer
-        self._kind = kind
+        self._kind, self._tails = kind, tails
+        self.epoch = 0
+        self._changed = True
         self._views = {view.name: view for view in flow.views}
         self._floor_us = 0
         self._silent_until: int | None = None
@@ -87,8 +92,11 @@ class Task:
 
     def emit(self, output: Output, dead: Sequence[DeadLetter], stamps: Stamps | None) -> None:
         """Hand on what one step gave, now that `offset` says what it took."""
+        self._changed = True
         self._logs.append(
-            self.log, [(self._views[name], table) for name, table in output.log.items()], [*dead, *output.dead]
+            self.log,
+            [(self._views[name], table) for name, table in output.log.items()],
+            [*dead, *map(self._placed, output.dead)],
         )
         part, count = self.part, self._observer.counted
         if output.taken:
@@ -100,6 +108,14 @@ class Task:
         for column, missing in output.missing.items():
             count(part, f"missing:{column}", missing)
         self._show(output.online, stamps)
+
+    def _placed(self, letter: DeadLetter) -> DeadLetter:
+        """The letter with Kafka's own names of its place."""
+        source = self.flow.source
+        if letter.topic is not None or not isinstance(source, KafkaSource):
+            return letter
+        topic, partition = source.place(letter.partition)
+        return replace(letter, topic=topic, partition=partition)
 
     def advance(self, clock_us: int) -> None:
         """Let time pass without events (contract C5)."""
@@ -163,11 +179,15 @@ class Task:
         """
         if self.silent or self.log.failure is not None or (self.log.commits and not final):
             return False
-        self.before_checkpoint()
+        if not self._changed and self.log.committed == self.offset:
+            return True
+        self._changed = False
+        sent = self.sending()
+        self._online.submit(self.part, {}, self.offset, self._clock_us())
         snapshots = dict(self.flow.save())
         snapshots[TASK] = SnapshotPart(msgspec.msgpack.encode(self.state()))
         begun = self.flow.newest_us is not None
-        tails = [(self._views[name], table) for name, table in self.flow.tail().items()] if final and begun else []
+        ahead = self.flow.tail() if final and begun and self._tails else {}
         self._logs.commit(
             self.log,
             Commit(
@@ -176,17 +196,15 @@ class Task:
                 settled_us=self.flow.settled_us() if begun else {},
                 offsets={self.offsets_name(): {self.partition: self.offset}},
                 clock=Clock(self._clock_us(), self._kind) if begun else None,
-                tails=tails,
-                sent=self.wait_sent,
+                tails=[(self._views[name], table) for name, table in ahead.items()],
+                sent=sent,
             ),
         )
         return True
 
-    def before_checkpoint(self) -> None:
-        """Say on what has not been said; for tasks that send."""
-
-    def wait_sent(self) -> None:
-        """Wait until what was sent on is acknowledged; for tasks that send. Called from the log's thread."""
+    def sending(self) -> Callable[[], None] | None:
+        """Send on what has not been, and return what waits for its acknowledgement; for tasks that send."""
+        return None
 
     def offsets_name(self) -> str:
         """Under which name a checkpoint keeps the offset."""
@@ -205,21 +223,29 @@ class Task:
         if state.partitions != self.partitions and self.flow.views:
             views = ", ".join(f"'{view.name}'" for view in self.flow.views)
             raise SnapshotError(
-                f"Part '{self.part}': {views} has state from when '{self.topic}' had {state.partitions} partitions, and "
-                f"now it has {self.partitions}: entities have moved to other partitions, away from their state. Start "
-                "afresh (--fresh), which reads the topic again."
+                f"Part '{self.part}': {views} has state from when '{self.topic}' had {state.partitions} partitions, "
+                f"and now it has {self.partitions}: entities have moved to other partitions, away from their state. "
+                "Start afresh (--fresh), which reads the topic again."
             )
 
 
 class SourceTask(Task):
     """A partition of a source."""
 
-    def __init__(self, *, number: int, senders: Sequence[Sender] = (), wait: Any = None, **common: Any) -> None:
+    def __init__(
+        self,
+        *,
+        number: int,
+        senders: Sequence[Sender],
+        outbox: Outbox | None,
+        give_up: threading.Event,
+        **common: Any,
+    ) -> None:
         super().__init__(**common)
         self.number = number
-        self._senders = tuple(senders)
-        self._wait = wait
-        self._said: tuple[int, int | None] | None = None
+        self._senders, self._outbox, self._give_up = tuple(senders), outbox, give_up
+        if outbox is not None:
+            outbox.forget(self.part)
 
     def take(
         self,
@@ -243,12 +269,9 @@ class SourceTask(Task):
         for sender in self._senders:
             sender.tell(self.offset, self.flow.newest_us)
 
-    def before_checkpoint(self) -> None:
+    def sending(self) -> Callable[[], None] | None:
         self.say()
-
-    def wait_sent(self) -> None:
-        if self._wait is not None:
-            self._wait()
+        return None if self._outbox is None else self._outbox.waiter(self.part, self._give_up)
 
 
 class RoutedTask(Task):
@@ -259,8 +282,10 @@ class RoutedTask(Task):
         self._name = name
         self.inbox = Inbox()
 
-    def take(self, messages: Sequence[Any], offset: int, clock_us: int | None, stamps: Stamps) -> None:
+    def take(self, messages: Sequence[Any], offset: int, clock_us: int | None, stamps: Stamps) -> int:
         """Take messages of senders in the order of the topic; `offset`: the next to read after them.
+
+        Returns how many events had not come before.
 
         Raises:
             DataError: a message is no sender's, or events between messages are missing.
@@ -285,6 +310,7 @@ class RoutedTask(Task):
         self.offset = offset
         batch = EventBatch.concat(batches) if batches else None
         self.emit(self.flow.push_judged(batch, newest, self.clock(clock_us)), (), stamps)
+        return 0 if batch is None else len(batch)
 
     def offsets_name(self) -> str:
         return self._name
@@ -313,8 +339,3 @@ def state_of(parts: Mapping[str, Sequence[bytes]], part: str) -> TaskState | Non
         return msgspec.msgpack.decode(chain[-1], type=TaskState)
     except msgspec.MsgspecError as error:
         raise SnapshotError(f"Part '{part}': its checkpoint cannot be read: {error}. Start afresh (--fresh).") from None
-
-
-def names_of(views: Sequence[ViewDefinition]) -> str:
-    """Views in a message."""
-    return ", ".join(f"'{view.name}'" for view in views)

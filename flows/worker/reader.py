@@ -1,0 +1,336 @@
+"""A consumer of a group and the tasks of the partitions it is given: poll, hand out, let time pass, checkpoint.
+
+What a reader of a source and one of a repartition topic have in common is here; `SourceReader` and `RoutedReader` say
+how messages become events.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from headrace.features.errors import DataError, HeadraceError
+from headrace.flows.worker.opening import Workplace, settled_rows
+from headrace.flows.worker.task import Task
+from headrace.stores.errors import FencedError
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+STAMPS = 64
+"""So many records of a batch, at most, have their freshness measured."""
+REOPEN_S = (0.5, 10.0)
+"""How long after a failure a task is opened again: at first, and at most after failing again and again."""
+FENCED_S = 60.0
+"""A task that another process has taken is given up by the group within this time, or something is wrong."""
+DRAIN_S = 30.0
+"""How long a stop waits for the stores."""
+
+
+class Reader:
+    """One consumer and its tasks.
+
+    Args:
+        place: what the worker's tasks share. config: of the consumer. topics: to subscribe to. ends: offsets at which
+            to stop, by place; None: never.
+    """
+
+    def __init__(
+        self, place: Workplace, config: Mapping[str, Any], topics: Sequence[str], ends: Mapping[Place, int] | None
+    ) -> None:
+        self._place = place
+        self._topics = list(topics)
+        self._ends = ends
+        self.tasks: dict[Place, Task] = {}
+        self._failed: dict[Place, tuple[float, int]] = {}
+        self._fenced: dict[Place, float] = {}
+        self._paused = False
+        self._shown = 0.0
+        self._refilled = float("-inf")
+        self._committed: dict[Place, int] = {}
+        self.assigned_once = False
+        self.consumer = Consumer({**config, "enable.partition.eof": ends is not None})
+        self.consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    # What the two kinds do in their own way
+
+    def open(self, topic: str, partition: int) -> Task:
+        """The task of a partition."""
+        raise AssertionError("each kind of reader opens its own tasks")
+
+    def handle(self, messages: list[Any], clock_us: int | None, wall_us: int) -> None:
+        """Give messages to their tasks."""
+        raise AssertionError("each kind of reader hands out its own messages")
+
+    def finished(self, task: Task) -> bool:
+        """Whether a task has come to the end at which it is to stop."""
+        raise AssertionError("each kind of reader knows its own end")
+
+    # Turns
+
+    def poll(self, timeout_s: float) -> list[Any]:
+        """Messages that have come, at most a batch; waits for the first of them.
+
+        Raises:
+            KafkaException: the consumer cannot go on.
+        """
+        first = self.consumer.poll(timeout_s)
+        if first is None:
+            return []
+        more = self._place.settings.batch_size - 1
+        messages = [first, *self.consumer.consume(more, 0)] if more and not self._paused else [first]
+        good = [message for message in messages if message.error() is None]
+        if len(good) < len(messages):
+            for message in messages:
+                if message.error() is not None:
+                    self._complain(message)
+        return good
+
+    def _complain(self, message: Any) -> None:
+        error = message.error()
+        at = (message.topic(), message.partition())
+        if error.code() == KafkaError._PARTITION_EOF:
+            task = self.tasks.get(at)
+            if task is not None:
+                task.offset = max(task.offset, message.offset())
+            return
+        if error.code() == KafkaError._AUTO_OFFSET_RESET or error.code() == KafkaError.OFFSET_OUT_OF_RANGE:
+            self._gap(at)
+            return
+        if error.fatal() or not error.retriable():
+            raise KafkaException(error)
+        self._place.observer.trouble("kafka", error.str())
+
+    def _gap(self, at: Place) -> None:
+        task = self.tasks.get(at)
+        if task is None:
+            return
+        low, high = self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=10.0)
+        source = task.flow.source
+        if getattr(source, "on_gap", "fail") == "fail" or not task.offset < low:
+            raise DataError(
+                f"Topic '{at[0]}', partition {at[1]}: the checkpoint goes on at offset {task.offset:,}, and the broker "
+                f"has offsets {low:,} to {high:,}. "
+                + (
+                    "The messages between were deleted before they were read. To go on without them, set "
+                    "on_gap='skip' in the source; keep messages for longer than a flow may stand still."
+                    if task.offset < low
+                    else "Was the topic made anew? Start afresh (--fresh)."
+                )
+            )
+        self._place.observer.counted(task.part, "skipped", low - task.offset)
+        task.offset = low
+        self.consumer.seek(TopicPartition(at[0], at[1], low))
+
+    def turn(self, clock_us: int | None, due_only: bool = False) -> None:
+        """What is due besides messages: failures, backpressure, checkpoints, figures.
+
+        clock_us: the wall's, or None where the stream is its own clock.
+        """
+        now = time.monotonic()
+        self._watch(now)
+        self._press()
+        self._checkpoint(now)
+        if now - self._shown >= 1.0:
+            self._shown = now
+            self._show()
+
+    def advance(self, clock_us: int) -> None:
+        """Let time pass in every task (contract C5)."""
+        for task in self.tasks.values():
+            task.advance(clock_us)
+
+    @property
+    def done(self) -> bool:
+        """Whether every task here has come to its end; without tasks, whether the group has."""
+        if self._ends is None or self._failed:
+            return False
+        if self.tasks:
+            return all(self.finished(task) for task in self.tasks.values())
+        return self.assigned_once and self._group_done()
+
+    def _group_done(self) -> bool:
+        assert self._ends is not None
+        asked = [TopicPartition(topic, partition) for topic, partition in self._ends]
+        told = self.consumer.committed(asked, timeout=10.0)
+        return all(each.offset >= self._ends[each.topic, each.partition] for each in told)
+
+    @property
+    def ready(self) -> bool:
+        """Whether tasks are here and up to what was written before."""
+        return not self._failed and self.assigned_once and not any(task.silent for task in self.tasks.values())
+
+    def _watch(self, now: float) -> None:
+        """Open again what has failed; give up what others have taken."""
+        for at, task in list(self.tasks.items()):
+            failure = task.log.failure
+            state = self._place.online.state(task.part)
+            if isinstance(failure, FencedError) or state == "fenced":
+                self._drop(at, task)
+                self._fenced[at] = now
+                self.consumer.pause([TopicPartition(*at)])
+                self._place.observer.trouble("task", f"'{task.part}' was taken over by another process")
+            elif failure is not None:
+                self._drop(at, task)
+                tries = self._failed.get(at, (0.0, 0))[1]
+                self._failed[at] = (now + min(REOPEN_S[0] * 2**tries, REOPEN_S[1]), tries + 1)
+                self.consumer.pause([TopicPartition(*at)])
+            elif state == "lost":
+                self._refill(task, now)
+        for at, (due, tries) in list(self._failed.items()):
+            if due <= now:
+                self._reopen(at, tries)
+        for at, since in self._fenced.items():
+            if now - since > FENCED_S:
+                raise FencedError(
+                    f"Topic '{at[0]}', partition {at[1]}: another process writes this flow's part and is in another "
+                    "consumer group, since ours still has the partition. Give one of the two flows another name, or "
+                    "another data folder and project."
+                )
+
+    def _refill(self, task: Task, now: float) -> None:
+        self._place.observer.trouble("online store", f"it has lost rows; '{task.part}' writes all of them anew")
+        self._place.online.open(task.part, task.epoch)
+        recent = now - self._refilled < DRAIN_S  # another task has just written what the log has
+        before = {} if recent else settled_rows(self._place, self._views())
+        self._refilled = now
+        task.refill(before, None)
+        self._place.observer.recovered("online store")
+
+    def _views(self) -> list[Any]:
+        return list({view.name: view for task in self.tasks.values() for view in task.flow.views}.values())
+
+    def _reopen(self, at: Place, tries: int) -> None:
+        try:
+            task = self.open(*at)
+        except HeadraceError as error:
+            if isinstance(error, (DataError, FencedError)):
+                raise
+            self._failed[at] = (time.monotonic() + min(REOPEN_S[0] * 2**tries, REOPEN_S[1]), tries + 1)
+            self._place.observer.trouble("log", str(error))
+            return
+        del self._failed[at]
+        self._place.observer.recovered("log")
+        self._add(at, task)
+        self.consumer.seek(TopicPartition(at[0], at[1], task.offset))
+        if not self._paused:
+            self.consumer.resume([TopicPartition(*at)])
+
+    def _press(self) -> None:
+        """Stop reading while the stores cannot follow, and go on when they have (backpressure)."""
+        full = self._place.online.full() or self._place.logs.full()
+        if full == self._paused:
+            return
+        self._paused = full
+        mine = [TopicPartition(*at) for at in self.tasks]
+        if full:
+            self.consumer.pause(mine)
+        else:
+            self.consumer.resume(mine)
+
+    def _checkpoint(self, now: float) -> None:
+        """One task at a time, so that no two checkpoints follow each other at once."""
+        due = [task for task in self.tasks.values() if task.due_s <= now]
+        if due:
+            task = min(due, key=lambda each: each.due_s)
+            again = 0.2 if not task.checkpoint() else self._place.settings.checkpoint_every_s
+            task.due_s = now + again
+
+    def _show(self) -> None:
+        """Figures, and the group's offsets for lag monitors, once a second."""
+        observer = self._place.observer
+        offsets = []
+        for at, task in self.tasks.items():
+            _, high = self.consumer.get_watermark_offsets(TopicPartition(*at), cached=True)
+            lag = None if high is None or high < 0 else max(0, high - task.offset)
+            observer.position(task.part, offset=task.offset, lag=lag, watermark_us=task.flow.watermark_us)
+            if task.log.committed > self._committed.get(at, -1):
+                self._committed[at] = task.log.committed
+                offsets.append(TopicPartition(at[0], at[1], task.log.committed))
+        if offsets:
+            self.consumer.commit(offsets=offsets, asynchronous=True)
+
+    # Partitions come and go
+
+    def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
+        self.assigned_once = True
+        given = []
+        for each in partitions:
+            at = (each.topic, each.partition)
+            task = self.open(*at)
+            self._add(at, task)
+            given.append(TopicPartition(at[0], at[1], task.offset))
+        consumer.incremental_assign(given)
+        if self._paused and given:
+            consumer.pause([TopicPartition(each.topic, each.partition) for each in given])
+
+    def _add(self, at: Place, task: Task) -> None:
+        self.tasks[at] = task
+        self._place.observer.assigned(task.part, *at)
+
+    def _revoked(self, consumer: Any, partitions: list[Any]) -> None:
+        places = [(each.topic, each.partition) for each in partitions]
+        self.leave([at for at in places if at in self.tasks])
+        for at in places:
+            self._failed.pop(at, None)
+            self._fenced.pop(at, None)
+        consumer.incremental_unassign(partitions)
+
+    def _lost(self, consumer: Any, partitions: list[Any]) -> None:
+        """The group has given the partitions to others while we were away: nothing of ours counts any more."""
+        for each in partitions:
+            at = (each.topic, each.partition)
+            self._failed.pop(at, None)
+            self._fenced.pop(at, None)
+            if at in self.tasks:
+                self._drop(at, self.tasks[at])
+        consumer.incremental_unassign(partitions)
+
+    def leave(self, places: Sequence[Place]) -> None:
+        """Hand tasks over with a last checkpoint each."""
+        until = time.monotonic() + DRAIN_S
+        for at in places:
+            self.tasks[at].checkpoint(final=True)
+        for at in places:
+            task = self.tasks[at]
+            self._place.logs.drained(task.log, max(0.0, until - time.monotonic()))
+        offsets = [
+            TopicPartition(at[0], at[1], self.tasks[at].log.committed)
+            for at in places
+            if self.tasks[at].log.committed >= 0
+        ]
+        if offsets:
+            try:
+                self.consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as error:  # of use to lag monitors only; the checkpoints have the offsets
+                self._place.observer.trouble("kafka", str(error))
+        for at in places:
+            self._drop(at, self.tasks[at])
+
+    def _drop(self, at: Place, task: Task) -> None:
+        del self.tasks[at]
+        self._committed.pop(at, None)
+        self._place.online.close(task.part)
+        self._place.logs.close(task.log)
+        self._place.observer.revoked(task.part)
+
+    def close(self) -> None:
+        """Hand all tasks over and leave the group."""
+        self.leave(list(self.tasks))
+        self.consumer.close()
+
+
+def sampled_stamps(messages: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """(at most 64,) seconds since 1970: timestamps of some records of a batch, the last one included."""
+    step = max(1, len(messages) // STAMPS)
+    return np.array([message.timestamp()[1] for message in messages[::-step]], dtype=np.float64) / 1000.0
+
+
+def runs_of(numbers: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(number, start, end) of each run of equal numbers."""
+    array = np.asarray(numbers)
+    cuts = [0, *(np.flatnonzero(np.diff(array)) + 1).tolist(), len(array)]
+    return [(int(array[start]), start, end) for start, end in zip(cuts[:-1], cuts[1:], strict=True)]

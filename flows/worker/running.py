@@ -1,0 +1,234 @@
+"""A worker of a live flow: from Kafka to the online store and the offline log, until it is told to stop.
+
+    poll -> decode -> admission -> operators -+-> online writer     a thread
+     ^                                        +-> log writer        a thread
+     '--- Kafka's consumer group: partitions come with their state and go with it
+
+Any number of workers with the same settings share the partitions of the source's topics. Each partition is a task with
+a checkpoint of its own, so what the flow computes does not depend on how many there are, nor on which of them die.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from headrace.features.errors import DefinitionError
+from headrace.features.kafka_source import KafkaSource
+from headrace.features.views import ViewDefinition, definition
+from headrace.flows.interrupts import Interrupts
+from headrace.flows.kafka.settings import consumer_config, producer_config
+from headrace.flows.recording import Summary
+from headrace.flows.runner import by_source
+from headrace.flows.warm import warm
+from headrace.flows.worker.clock import SteadyClock
+from headrace.flows.worker.counting import Counting
+from headrace.flows.worker.log import LogThread
+from headrace.flows.worker.observing import Observer, Silent
+from headrace.flows.worker.online import OnlineWriter, StoppedError
+from headrace.flows.worker.opening import ONLINE, Workplace
+from headrace.flows.worker.outbox import Outbox
+from headrace.flows.worker.reader import Place, Reader
+from headrace.flows.worker.reading import RoutedReader, SourceReader
+from headrace.flows.worker.settings import FlowSettings
+from headrace.flows.worker.stages import stages_of
+from headrace.flows.worker.topology import ensure_route, partitions_of
+from headrace.stores.opening import open_online
+
+logger = logging.getLogger("headrace.worker")
+
+TICK_S = 0.05
+"""How often time is let pass where no events come (contract C5)."""
+TELL_S = 1.0
+"""How often the online store is told the clock."""
+STOP_S = 30.0
+"""How long a stop waits for stores that do not answer; then it leaves without a last checkpoint, and loses nothing."""
+
+
+def run_worker(
+    views: Iterable[Any],
+    settings: FlowSettings,
+    *,
+    observer: Observer | None = None,
+    stop: threading.Event | None = None,
+    clock: SteadyClock | None = None,
+) -> Summary:
+    """Run views over their Kafka sources as one worker of the flow.
+
+    Goes on from the checkpoints in `settings.data`. Ends on SIGTERM or Ctrl-C (in the main thread), when `stop` is set,
+    or with `until_end` at the ends of the topics: takes what was polled, commits a checkpoint of every task and leaves
+    the group. A second signal ends it at once, which loses nothing either.
+
+    Args:
+        views: feature views or definitions over Kafka sources.
+        settings: where to write, and how.
+        observer: is told what happens.
+        stop: set it from another thread to end the run.
+        clock: the flow's clock; the wall's by default.
+
+    Raises:
+        DefinitionError: no views, a source that is not Kafka's, or settings that name no broker.
+        SnapshotError: a checkpoint is of other definitions and `on_change` is "refuse".
+        DataError: messages were deleted before they were read, or a repartition topic lacks some.
+        FencedError: another consumer group writes the same parts.
+        KafkaException: Kafka refuses for good: authorization, an unknown topic.
+    """
+    began = time.perf_counter()
+    sources = _kafka_sources(views)
+    warm()
+    stopping = stop or threading.Event()
+    counting = Counting(observer or Silent())
+    with Interrupts() as interrupts:
+        worker = _Worker(sources, settings, counting, clock or SteadyClock())
+        try:
+            worker.run(lambda: interrupts.asked or stopping.is_set())
+        finally:
+            worker.end()
+    summary = counting.summary(sources)
+    summary.seconds = time.perf_counter() - began
+    summary.stopped = interrupts.asked or stopping.is_set()
+    return summary
+
+
+def _kafka_sources(views: Iterable[Any]) -> list[tuple[KafkaSource, list[ViewDefinition]]]:
+    found: list[tuple[KafkaSource, list[ViewDefinition]]] = []
+    for source, its in by_source([definition(view) for view in views]):
+        if not isinstance(source, KafkaSource):
+            raise DefinitionError(
+                f"Source '{source.name}' of view '{its[0].name}' is a {type(source).__name__}; a worker reads Kafka. "
+                "Run views over files by themselves: headrace run FILE --view NAME."
+            )
+        found.append((source, its))
+    return found
+
+
+class _Worker:
+    """The readers of one worker, and the threads that write for them."""
+
+    def __init__(
+        self,
+        sources: list[tuple[KafkaSource, list[ViewDefinition]]],
+        settings: FlowSettings,
+        observer: Observer,
+        clock: SteadyClock,
+    ) -> None:
+        self._settings, self._observer, self._clock = settings, observer, clock
+        self._live = settings.clock == "wall"
+        self._give_up = threading.Event()
+        views = {view.name: view for _, its in sources for view in its}
+        online = settings.online or f"{settings.data.rstrip('/')}/{ONLINE}"
+        store = open_online(online, project=settings.project, layout=settings.layout, expire=self._live)  # type: ignore[arg-type]
+        self._store = store
+        self._online = OnlineWriter(store, views, settings.clock, settings.name, observer, self._give_up)
+        self._logs = LogThread(self._online, observer, self._give_up)
+        self._place = Workplace(settings, self._online, self._logs, observer, self._give_up, frozenset(views))
+        self._outboxes: list[Outbox] = []
+        self._readers: list[Reader] = []
+        try:
+            for source, its in sources:
+                self._readers += self._open(source, its)
+        except BaseException:
+            self.end()
+            raise
+
+    def _open(self, source: KafkaSource, views: list[ViewDefinition]) -> list[Reader]:
+        settings = self._settings
+        own = {"client.id": f"headrace.{settings.name}.{settings.worker}"}
+        config = consumer_config(source, f"{settings.consumer_group}.{source.name}", {**own, **settings.kafka})
+        counts = partitions_of(source, settings.kafka)
+        numbers = [source.number(topic, p) for topic, count in counts.items() for p in range(count)]
+        stages = stages_of(settings.name, source, views, len(numbers))
+        for words in stages.advice():
+            logger.info(words)
+        ends = self._ends(config, counts) if settings.until_end else None
+        outbox = None
+        if stages.routes or settings.dead_letter_topic:
+            outbox = Outbox(Producer(producer_config(source, {**own, **settings.kafka})))
+            self._outboxes.append(outbox)
+        route_partitions = {
+            route.topic: ensure_route(source, route.topic, len(numbers), settings.kafka) for route in stages.routes
+        }
+        readers: list[Reader] = [SourceReader(self._place, config, stages, numbers, route_partitions, outbox, ends)]
+        by_number = None if ends is None else {source.number(*at): end for at, end in ends.items()}
+        for route in stages.routes:
+            routed = consumer_config(source, f"{settings.consumer_group}.{route.name}", {**own, **settings.kafka})
+            readers.append(
+                RoutedReader(self._place, routed, stages, route, route_partitions[route.topic], numbers, by_number)
+            )
+        return readers
+
+    def _ends(self, config: Mapping[str, Any], counts: Mapping[str, int]) -> dict[Place, int]:
+        asking = Consumer({**config, "group.id": f"{config['group.id']}.ends"})
+        try:
+            return {
+                (topic, p): asking.get_watermark_offsets(TopicPartition(topic, p), timeout=30.0)[1]
+                for topic, count in counts.items()
+                for p in range(count)
+            }
+        finally:
+            asking.close()
+
+    def run(self, asked: Any) -> None:
+        """Turn after turn, until asked to stop or everything is read."""
+        told = ticked = 0.0
+        wait = TICK_S / len(self._readers) if len(self._readers) == 1 else 0.005
+        try:
+            while not asked():
+                for reader in self._readers:
+                    messages = reader.poll(wait)
+                    now = self._clock.now_us()
+                    if messages:
+                        reader.handle(messages, now if self._live else None, now)
+                    reader.turn(now if self._live else None)
+                at = time.monotonic()
+                now = self._clock.now_us()
+                if self._live and at - ticked >= TICK_S:
+                    ticked = at
+                    for reader in self._readers:
+                        reader.advance(now)
+                if at - told >= TELL_S:
+                    told = at
+                    self._tell(now)
+                self._observer.alive()
+                self._observer.ready(all(reader.ready for reader in self._readers))
+                if self._settings.until_end and all(reader.done for reader in self._readers):
+                    break
+            self._stop()
+        except StoppedError as error:
+            logger.warning("stopped without a last checkpoint: %s", error)
+
+    def _tell(self, now: int) -> None:
+        if self._live:
+            self._online.tell(now)
+            return
+        clocks = [
+            task.flow.clock_us
+            for reader in self._readers
+            for task in reader.tasks.values()
+            if task.flow.newest_us is not None
+        ]
+        if clocks:
+            self._online.tell(min(clocks))
+
+    def _stop(self) -> None:
+        """Hand over every task; give up on stores that do not answer."""
+        if not self._live:
+            self._tell(0)
+        timer = threading.Timer(STOP_S, self._give_up.set)
+        timer.daemon = True
+        timer.start()
+        for reader in self._readers:
+            reader.close()
+        timer.cancel()
+
+    def end(self) -> None:
+        """End the threads and close the store."""
+        self._give_up.set()
+        self._logs.end()
+        self._online.end()
+        for outbox in self._outboxes:
+            outbox.flush(1.0)
+        self._store.close()
