@@ -99,7 +99,7 @@ def run(
         DataError: a source cannot be read at all. Single bad rows become dead letters instead.
     """
     began = time.perf_counter()
-    by_source = by_source([definition(view) for view in views])
+    sources = by_source([definition(view) for view in views])
     warm()
     with Recorder(Path(data), "wall" if live else "stream") as recorder:
         summary = recorder.summary
@@ -113,11 +113,11 @@ def run(
 
         readings: Sequence[Reading]
         if live:
-            streams = [LiveFeed(source, its, recorder.checkpoint, batch_size) for source, its in by_source]
+            streams = [LiveFeed(source, its, recorder.checkpoint, batch_size) for source, its in sources]
             run_live(streams, recorder, checkpoint_every_s, shown)
             readings = streams
         else:
-            feeds = [_Feed(source, its, recorder.checkpoint, batch_size) for source, its in by_source]
+            feeds = [_Feed(source, its, recorder.checkpoint, batch_size) for source, its in sources]
             _replay(feeds, recorder, checkpoint_every_s, shown)
             readings = feeds
         recorder.commit(readings, tails=True)

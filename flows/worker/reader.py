@@ -4,6 +4,7 @@ What a reader of a source and one of a repartition topic have in common is here;
 how messages become events.
 """
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -333,4 +334,4 @@ def runs_of(numbers: Sequence[int]) -> list[tuple[int, int, int]]:
     """(number, start, end) of each run of equal numbers."""
     array = np.asarray(numbers)
     cuts = [0, *(np.flatnonzero(np.diff(array)) + 1).tolist(), len(array)]
-    return [(int(array[start]), start, end) for start, end in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [(int(array[start]), start, end) for start, end in itertools.pairwise(cuts)]

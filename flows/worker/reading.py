@@ -149,7 +149,8 @@ class SourceReader(Reader):
                 (self.consumer.pause if hold else self.consumer.resume)([TopicPartition(*at)])
 
     def finished(self, task: Task) -> bool:
-        assert self._ends is not None and isinstance(task, SourceTask)
+        assert self._ends is not None
+        assert isinstance(task, SourceTask)
         if task.offset < self._ends.get((task.topic, task.partition), 0):
             return False
         task.say()
@@ -192,7 +193,8 @@ class RoutedReader(Reader):
             self._place.observer.batch(task.part, taken, sum(map(len, its)), steps)
 
     def finished(self, task: Task) -> bool:
-        assert self._source_ends is not None and isinstance(task, RoutedTask)
+        assert self._source_ends is not None
+        assert isinstance(task, RoutedTask)
         return all(task.inbox.next.get(number, -1) >= end for number, end in self._source_ends.items())
 
     def _group_done(self) -> bool:
