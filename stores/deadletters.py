@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def dead_letter_schema() -> pa.Schema:
-    """Columns of dead letters: why, where the event stands in its source, its time if it had one, and the event
-    itself."""
+    """Columns of dead letters: why, where the event stands in its source (`topic` of Kafka, else null), its time if it
+    had one, and the event itself."""
     import pyarrow as pa
 
     return pa.schema(
@@ -27,6 +27,7 @@ def dead_letter_schema() -> pa.Schema:
             pa.field("reason", pa.string(), nullable=False),
             pa.field("detail", pa.string(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
+            pa.field("topic", pa.string()),
             pa.field("partition", pa.int32(), nullable=False),
             pa.field("offset", pa.int64(), nullable=False),
             pa.field("event_time", pa.timestamp("us", tz="UTC")),
@@ -36,8 +37,8 @@ def dead_letter_schema() -> pa.Schema:
 
 
 def dead_letter_table(records: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """A table from records of reason, detail, source, partition, offset, event_time_us (microseconds or None) and
-    payload."""
+    """A table from records of reason, detail, source, partition, offset, event_time_us (microseconds or None), payload
+    and, of messages, topic."""
     import pyarrow as pa
 
     schema = dead_letter_schema()
@@ -48,7 +49,7 @@ def dead_letter_table(records: Iterable[Mapping[str, Any]]) -> pa.Table:
             times = pa.array([row["event_time_us"] for row in rows], pa.int64())
             arrays.append(times.cast(field.type))
         else:
-            arrays.append(pa.array([row[field.name] for row in rows], field.type))
+            arrays.append(pa.array([row.get(field.name) for row in rows], field.type))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
@@ -64,5 +65,7 @@ def read_dead_letters(log: OfflineLog) -> pa.Table:
             table = pq.ParquetFile(resolve(log.root, file.path)).read()
         except FileNotFoundError:  # moved to its place between the two looks
             table = pq.ParquetFile(log.root / file.path).read()
-        tables.append(table.cast(schema))
+        if "topic" not in table.schema.names:  # written before there were topics
+            table = table.append_column("topic", pa.nulls(table.num_rows, pa.string()))
+        tables.append(table.select(schema.names).cast(schema))
     return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -263,10 +263,11 @@ def test_dead_letters_are_committed_with_the_log(tmp_path: Path) -> None:
     assert read_dead_letters(log).num_rows == 0
     log.commit()
     log.dead_letters(dead_letter_table([]))
-    log.dead_letters(dead_letter_table([late | {"event_time_us": AT, "reason": "ahead"}]))
+    log.dead_letters(dead_letter_table([late | {"event_time_us": AT, "reason": "ahead", "topic": "rides-eu"}]))
     log.commit()
     found = read_dead_letters(log).to_pylist()
     assert [each["reason"] for each in found] == ["late", "late", "ahead"]
+    assert [each["topic"] for each in found] == [None, None, "rides-eu"]
     assert found[0]["event_time"] == datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
-    assert found[1] == late | {"event_time": None}
+    assert found[1] == late | {"event_time": None, "topic": None}
     assert pa.types.is_timestamp(read_dead_letters(log).schema.field("event_time").type)

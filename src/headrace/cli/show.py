@@ -144,7 +144,7 @@ def show_dead(letters: Sequence[Mapping[str, Any]], older: int, *, as_json: bool
         table.add_column(name, overflow="fold")
     for row in rows:
         where = f"{row['partition']}:{row['offset']}"
-        table.add_row(row["reason"], row["source"], where, row["detail"], row["payload"])
+        table.add_row(row["reason"], row["topic"] or row["source"], where, row["detail"], row["payload"])
     console = Console()
     console.print(table)
     if older:
