@@ -142,8 +142,8 @@ def judging(stream: Stream) -> dict[str, Any]:
     }
 
 
-def definition_of(view: View, name: str = "judged", source: Source | None = None) -> ViewDefinition:
-    """The view, named `name`, over a source of its own, or over none but an empty iterable."""
+def features_of(view: View) -> dict[str, Any]:
+    """Name -> feature, as in the body of a view's class."""
     made: dict[str, Any] = {}
     for f in view.features:
         if isinstance(f, Derived):
@@ -151,11 +151,16 @@ def definition_of(view: View, name: str = "judged", source: Source | None = None
             made[f.name] = derived(expression) if f.default is MISSING else derived(expression, default=f.default)
         else:
             made[f.name] = feature_of(f)
+    return made
+
+
+def definition_of(view: View, name: str = "judged", source: Source | None = None) -> ViewDefinition:
+    """The view, named `name`, over a source of its own, or over none but an empty iterable."""
     return define(
         name,
         source=source or IterableSource([], Happening, **judging(view.stream)),
         entity=Entity("someone", keys=list(view.keys)),
-        features=made,
+        features=features_of(view),
         ttl=None if view.ttl is None else us(view.ttl),
         log_every=None if view.log_every is None else us(view.log_every),
     )

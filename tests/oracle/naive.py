@@ -213,11 +213,11 @@ class Reading:
 
 
 class Oracle:
-    """All answers about one view and one script."""
+    """All answers about one view and one script; `judged` is what became of it, where partitions keep no order."""
 
-    def __init__(self, view: View, script: Iterable[Sent | Clock]) -> None:
+    def __init__(self, view: View, script: Iterable[Sent | Clock], judged: Judged | None = None) -> None:
         self.view = view
-        self.judged = judge(view.stream, script)
+        self.judged = judge(view.stream, script) if judged is None else judged
         self.features = [f for f in view.features if isinstance(f, Feature)]
         self._events: dict[Key, list[Taken]] = {}
         for one in sorted(self.judged.taken, key=lambda e: (e.event.time, e.event.partition, e.event.offset)):
@@ -232,6 +232,10 @@ class Oracle:
     def entities(self) -> list[Key]:
         """Entities with at least one event that a feature takes."""
         return list(self._events)
+
+    def taken(self, key: Key) -> list[Taken]:
+        """The entity's events that a feature takes, in order of time."""
+        return self._events.get(key, [])
 
     def newest(self, key: Key, t: int) -> int | None:
         """When the newest event of the entity came to count, at or before `t`: its time, unless it was late."""

@@ -1,0 +1,161 @@
+"""A flow as processes: its workers are started, stopped, killed and stalled one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.live.definitions import LiveSource, write
+
+ROOT = Path(__file__).parents[2]
+BOUND = ROOT / "tests" / "live" / "bound.py"
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+# A worker that dies is missed after this long; a broker of the tests allows half a second and more.
+QUICK = {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300", "topic.metadata.refresh.interval.ms": "2000"}
+
+
+class Worker:
+    """One process of a flow.
+
+    Attributes:
+        name: its worker id. log: file of what it printed.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        with open(log, "ab") as file:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=dict(environment), cwd=log.parent
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def memory(self) -> int:
+        """Resident memory, bytes; 0 once it has ended."""
+        try:
+            return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
+        except (FileNotFoundError, ProcessLookupError, IndexError):
+            return 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self, timeout_s: float = 60) -> None:
+        """SIGTERM; it drains, commits and leaves."""
+        self.process.send_signal(signal.SIGTERM)
+        self.ended(timeout_s)
+
+    def ended(self, timeout_s: float = 60) -> None:
+        """Wait for its end, which must be a good one."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(
+                f"Worker {self.name} did not end within {timeout_s} s:\n{self.said()[-4000:]}"
+            ) from None
+        assert code == 0, f"Worker {self.name} ended with code {code}:\n{self.said()[-4000:]}"
+
+
+class LiveFlow:
+    """A flow on Kafka with its data folder and workers. As a context it kills what still runs at the end.
+
+    Args:
+        folder: for the file of views, the data and the logs. bootstrap: address of Kafka. settings: of FlowSettings,
+            besides name, data and worker.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        bootstrap: str,
+        sources: Sequence[LiveSource],
+        *,
+        name: str = "",
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.bootstrap = bootstrap
+        self.sources = list(sources)
+        self.file = write(folder / "views.py", sources, bootstrap)
+        self.data = Path(settings.pop("data", folder / "data"))
+        self.name = name or f"f-{self.sources[0].topics[0].name}"
+        self.settings = {"checkpoint_every_s": 0.3, "kafka": QUICK, **settings}
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "TZ": "UTC", **(environment or {})}
+        self.workers: list[Worker] = []
+        self._made = 0
+
+    def __enter__(self) -> LiveFlow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            if worker.running:
+                worker.resume()
+                worker.kill()
+
+    def start(self, count: int = 1, *, name: str | None = None, **settings: Any) -> list[Worker]:
+        """That many workers more."""
+        started = []
+        for _ in range(count):
+            self._made += 1
+            worker = name or f"w{self._made}"
+            told = {"name": self.name, "data": str(self.data), "worker": worker, **self.settings, **settings}
+            command = [sys.executable, "-I", "-S", str(BOUND), str(os.getpid())]
+            command += [sys.executable, "-m", "tests.live.worker", str(self.file), json.dumps(told)]
+            log = self.folder / f"worker-{self._made}.log"
+            started.append(Worker(worker, command, log, self.environment))
+        self.workers += started
+        return started
+
+    def running(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.running]
+
+    def stop(self) -> None:
+        """Stop all workers in good order, all at once."""
+        some = self.running()
+        for worker in some:
+            worker.process.send_signal(signal.SIGTERM)
+        for worker in some:
+            worker.ended()
+
+    def ended(self, timeout_s: float = 120) -> None:
+        """Wait until all workers have ended by themselves, as `until_end` makes them."""
+        until = time.monotonic() + timeout_s
+        for worker in self.workers:
+            worker.ended(max(1.0, until - time.monotonic()))
+
+    def until(self, true: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+        """Wait for it, as long as no worker fails."""
+        end = time.monotonic() + timeout_s
+        while not true():
+            for worker in self.workers:
+                code = worker.process.poll()
+                assert code in (None, 0, -signal.SIGKILL), f"Worker {worker.name} failed:\n{worker.said()[-4000:]}"
+            if time.monotonic() > end:
+                told = "\n".join(f"{worker.name}: {worker.said()[-1500:]}" for worker in self.running())
+                raise AssertionError(f"Not within {timeout_s} s: {what}. The workers said:\n{told}")
+            time.sleep(0.05)
