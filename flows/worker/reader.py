@@ -14,6 +14,7 @@ import numpy.typing as npt
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.features.errors import DataError, HeadraceError
+from headrace.flows.kafka.logs import logger_of
 from headrace.flows.worker.opening import Workplace, settled_rows
 from headrace.flows.worker.task import Task
 from headrace.stores.errors import FencedError
@@ -53,7 +54,7 @@ class Reader:
         self._refilled = float("-inf")
         self._committed: dict[Place, int] = {}
         self.assigned_once = False
-        self.consumer = Consumer({**config, "enable.partition.eof": ends is not None})
+        self.consumer = Consumer({**config, "enable.partition.eof": ends is not None, "logger": logger_of(config)})
         self.consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     # What the two kinds do in their own way

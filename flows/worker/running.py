@@ -11,16 +11,18 @@ a checkpoint of its own, so what the flow computes does not depend on how many t
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from headrace.features.errors import DefinitionError
 from headrace.features.kafka_source import KafkaSource
 from headrace.features.views import ViewDefinition, definition
 from headrace.flows.interrupts import Interrupts
+from headrace.flows.kafka.logs import logger_of
 from headrace.flows.kafka.settings import consumer_config, producer_config
+from headrace.flows.kafka.topics import Cluster
 from headrace.flows.recording import Summary
 from headrace.flows.runner import by_source
 from headrace.flows.warm import warm
@@ -31,11 +33,10 @@ from headrace.flows.worker.observing import Observer, Silent
 from headrace.flows.worker.online import OnlineWriter, StoppedError
 from headrace.flows.worker.opening import ONLINE, Workplace
 from headrace.flows.worker.outbox import Outbox
-from headrace.flows.worker.reader import Place, Reader
+from headrace.flows.worker.reader import Reader
 from headrace.flows.worker.reading import RoutedReader, SourceReader
 from headrace.flows.worker.settings import FlowSettings
 from headrace.flows.worker.stages import stages_of
-from headrace.flows.worker.topology import ensure_route, partitions_of
 from headrace.stores.opening import open_online
 
 logger = logging.getLogger("headrace.worker")
@@ -105,6 +106,18 @@ def _kafka_sources(views: Iterable[Any]) -> list[tuple[KafkaSource, list[ViewDef
     return found
 
 
+def _route(cluster: Cluster, topic: str, partitions: int) -> int:
+    """How many partitions a repartition topic has; it is made if it is not there.
+
+    Nothing in it expires: its readers let go what their checkpoints have passed.
+    """
+    there = cluster.topics().get(topic)
+    if there:
+        return there
+    cluster.ensure_topic(topic, partitions, settings={"retention.ms": "-1", "retention.bytes": "-1"})
+    return partitions
+
+
 class _Worker:
     """The readers of one worker, and the threads that write for them."""
 
@@ -138,19 +151,19 @@ class _Worker:
         settings = self._settings
         own = {"client.id": f"headrace.{settings.name}.{settings.worker}"}
         config = consumer_config(source, f"{settings.consumer_group}.{source.name}", {**own, **settings.kafka})
-        counts = partitions_of(source, settings.kafka)
+        cluster = Cluster.of(source, settings.kafka)
+        counts = cluster.partitions(source.topics)
         numbers = [source.number(topic, p) for topic, count in counts.items() for p in range(count)]
         stages = stages_of(settings.name, source, views, len(numbers))
         for words in stages.advice():
             logger.info(words)
-        ends = self._ends(config, counts) if settings.until_end else None
+        ends = cluster.offsets(counts, "latest") if settings.until_end else None
         outbox = None
         if stages.routes or settings.dead_letter_topic:
-            outbox = Outbox(Producer(producer_config(source, {**own, **settings.kafka})))
+            sending = producer_config(source, {**own, **settings.kafka})
+            outbox = Outbox(Producer({**sending, "logger": logger_of(sending)}))
             self._outboxes.append(outbox)
-        route_partitions = {
-            route.topic: ensure_route(source, route.topic, len(numbers), settings.kafka) for route in stages.routes
-        }
+        route_partitions = {route.topic: _route(cluster, route.topic, len(numbers)) for route in stages.routes}
         readers: list[Reader] = [SourceReader(self._place, config, stages, numbers, route_partitions, outbox, ends)]
         by_number = None if ends is None else {source.number(*at): end for at, end in ends.items()}
         for route in stages.routes:
@@ -159,17 +172,6 @@ class _Worker:
                 RoutedReader(self._place, routed, stages, route, route_partitions[route.topic], numbers, by_number)
             )
         return readers
-
-    def _ends(self, config: Mapping[str, Any], counts: Mapping[str, int]) -> dict[Place, int]:
-        asking = Consumer({**config, "group.id": f"{config['group.id']}.ends"})
-        try:
-            return {
-                (topic, p): asking.get_watermark_offsets(TopicPartition(topic, p), timeout=30.0)[1]
-                for topic, count in counts.items()
-                for p in range(count)
-            }
-        finally:
-            asking.close()
 
     def run(self, asked: Any) -> None:
         """Turn after turn, until asked to stop or everything is read."""
