@@ -53,7 +53,7 @@ def dead_of(stream: Stream, messages: Sequence[Message]) -> list[Dead]:
         if message.sent is not None:
             assert message.sent.offset == offset
             places[message.sent.partition, offset] = place
-        elif message.payload:
+        elif message.payload is not None:
             dead.append((*place, offset, "malformed"))
     judged = judged_apart(stream, [message.sent for message in messages if message.sent is not None])
     for event, reason in judged.dead:

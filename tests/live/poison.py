@@ -32,6 +32,7 @@ POISON: dict[str, bytes] = {
     "an array": b"[1, 2, 3]",
     "a number": b"17",
     "null": b"null",
+    "nothing at all": b"",
     "blanks": b"  \n ",
     "an empty object": b"{}",
     "no key": _without("who"),
@@ -49,10 +50,8 @@ POISON: dict[str, bytes] = {
     "an object for a text": _with(city={"name": "oslo"}),
     "no UTF-8": _with().replace(b"oslo", b"\xff\xfe"),
     "half a surrogate": _with().replace(b"oslo", b"\\ud800"),
-    "not a number": _with().replace(b"1.5", b"NaN"),
     "a NUL byte": _with().replace(b"oslo", b"o\x00lo"),
     "binary": bytes(range(256)),
-    "another encoding": _with().decode().encode("utf-16"),
     "deep": b'{"who": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
     "long": _with()[:-1] + b', "more": "' + b"x" * 300_000,
 }

@@ -108,9 +108,9 @@ class Traffic:
         topic = rng.choice(self.topics)
         dice = rng.random()
         if dice < habits.poison:
-            return self._put(topic, rng.randrange(topic.partitions), next(self._poison))
+            return self.put(topic, rng.randrange(topic.partitions), next(self._poison))
         if dice < habits.poison + habits.tombstones:
-            return self._put(topic, rng.randrange(topic.partitions), rng.choice((None, b"")))
+            return self.put(topic, rng.randrange(topic.partitions), None)
         columns = self._columns(f"e{rng.randrange(habits.people)}")
         partition = topic.place(columns, rng)
         jitter = rng.choice((-1, 0, 0, 0, 1)) if habits.unit > 1 else 0
@@ -135,10 +135,20 @@ class Traffic:
         index = self.topics.index(topic)
         number = partition if len(self.topics) == 1 else index << PARTITION_BITS | partition
         sent = Sent(time, columns, number, self.offsets.get((topic.name, partition), 0))
-        text = json.dumps(columns | {"at": (EPOCH + timedelta(microseconds=time)).isoformat()}, ensure_ascii=False)
-        return self._put(topic, partition, text.encode(), sent)
+        at = (EPOCH + timedelta(microseconds=time)).isoformat()
+        return self.put(topic, partition, self._written(columns | {"at": at}), sent)
 
-    def _put(self, topic: Topic, partition: int, payload: bytes | None, sent: Sent | None = None) -> Message:
+    def _written(self, event: dict[str, Any]) -> bytes:
+        """JSON as one producer or another writes it: compact, in lines, escaped, with fields that nobody asked for."""
+        form = self.rng.randrange(8)
+        if form == 0:
+            return json.dumps(event, indent=2).encode()
+        if form == 1:
+            return json.dumps({"more": {"who": [None, 1]}, **dict(reversed(event.items()))}).encode()
+        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def put(self, topic: Topic, partition: int, payload: bytes | None, sent: Sent | None = None) -> Message:
+        """The next message of a partition."""
         place = (topic.name, partition)
         self.offsets[place] = self.offsets.get(place, 0) + 1
         return Message(topic.name, partition, payload, sent)
