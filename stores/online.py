@@ -199,11 +199,24 @@ class Writer:
 def taken_over(kept: Writer | None, writer: str, epoch: int, place: str) -> Writer:
     """What a store keeps of a writer after `take_over`. Raises FencedError when a later epoch has it."""
     if kept is not None and kept.epoch > epoch:
-        raise FencedError(
-            f"{place}: writer '{writer}' was taken over by epoch {kept.epoch}, this run has epoch {epoch}. Another "
-            "process goes on with its work; stop this one."
-        )
+        raise fenced(place, writer, kept.epoch, epoch)
     return Writer(epoch, None if kept is None else kept.reached)
+
+
+def fenced(place: str, writer: str, theirs: int, ours: int) -> FencedError:
+    """The error of a run whose writer a later epoch has."""
+    return FencedError(
+        f"{place}: writer '{writer}' was taken over by epoch {theirs}, this run has epoch {ours}. Another process goes "
+        "on with its work; stop this one."
+    )
+
+
+def not_held(place: str, portion: Portion) -> StoreError:
+    """The error of a portion whose writer was not taken over."""
+    return StoreError(
+        f"{place}: writer '{portion.writer}' was not taken over with epoch {portion.epoch}. Call "
+        f"take_over({portion.writer!r}, {portion.epoch}) first; it tells how far the rows there have come."
+    )
 
 
 def held(mine: Mapping[str, Writer], portion: Portion, place: str) -> Writer:
@@ -214,10 +227,7 @@ def held(mine: Mapping[str, Writer], portion: Portion, place: str) -> Writer:
     """
     found = mine.get(portion.writer)
     if found is None or found.epoch < portion.epoch:
-        raise StoreError(
-            f"{place}: writer '{portion.writer}' was not taken over with epoch {portion.epoch}. Call "
-            f"take_over({portion.writer!r}, {portion.epoch}) first; it tells how far the rows there have come."
-        )
+        raise not_held(place, portion)
     return found
 
 

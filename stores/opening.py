@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from headrace.stores.embedded import EmbeddedStore
 from headrace.stores.errors import StoreError
+from headrace.stores.redis import RedisStore
+from headrace.stores.redis_urls import SCHEMES
 
 if TYPE_CHECKING:
     from headrace.stores.online import PositionedStore
@@ -37,10 +39,17 @@ def open_online(
         durable: of a folder: flush every batch to the disk.
 
     Raises:
-        StoreError: the scheme is not known. MissingStoreError: a folder to be read that is not there.
+        StoreError: the scheme is not known, or the package of the store is not installed.
+        MissingStoreError: a folder to be read that is not there.
+        UnreachableError: no server of a Redis cluster answers; any other server is first asked by a call.
     """
     address = fspath(place)
     scheme = _SCHEME.match(address)
     if scheme is None:
         return EmbeddedStore(address, read_only=read_only, durable=durable)
-    raise StoreError(f"No online store is known for addresses like {scheme.group(0)}... Give a folder.")
+    if scheme.group(1) in SCHEMES:
+        return RedisStore(address, project=project, layout=layout, expire=expire)
+    raise StoreError(
+        f"No online store is known for addresses like {scheme.group(0)}... Give a folder, or one of: "
+        f"{', '.join(each + '://' for each in SCHEMES)}."
+    )

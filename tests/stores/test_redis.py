@@ -1,0 +1,36 @@
+"""The Redis store keeps the rules of online stores, in both layouts, on a real server."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.servers.fixtures import RedisAddress
+
+from headrace.stores.redis import RedisStore
+from headrace.stores.testing import LastingStoreSuite, PositionedStoreSuite
+
+
+class RedisSuite(PositionedStoreSuite, LastingStoreSuite):
+    layout: Any
+
+    @pytest.fixture(autouse=True)
+    def _server(self, redis_server: RedisAddress) -> None:
+        self.server = redis_server
+
+    def open(self, place: Path) -> RedisStore:
+        return RedisStore(self.server.url, layout=self.layout)
+
+    def again(self, store: RedisStore) -> RedisStore:
+        return RedisStore(self.server.url, layout=self.layout)
+
+    def forget(self, store: RedisStore) -> None:
+        with self.server.client() as client:
+            client.flushdb()
+
+
+class TestFeastLayout(RedisSuite):
+    layout = "feast"
+
+
+class TestPackedLayout(RedisSuite):
+    layout = "packed"
