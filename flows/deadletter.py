@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from headrace.features.time import format_instant
 
 Reason = Literal["malformed", "late", "ahead", "behind settled log"]
@@ -30,8 +32,8 @@ class DeadLetter:
     reason: one of `REASONS`; detail: what was wrong, with the figures that decided.
     source, partition, offset: where the event stands; in Kafka `partition` is the one of the `topic`.
     event_time_us: its event time in microseconds UTC, None where it could not be read.
-    payload: the event as JSON text; a line that is no JSON or CSV record is one JSON string, and a message that is no
-        text is `{"base64": "..."}`.
+    payload: the event as JSON text; a line that is no JSON or CSV record is one JSON string, and what is no text
+        `{"base64": "..."}`.
     topic: of Kafka, None elsewhere.
     """
 
@@ -68,14 +70,10 @@ def payload_of_bytes(payload: bytes) -> str:
     except UnicodeDecodeError:
         return json.dumps({"base64": base64.b64encode(payload).decode()})
     try:
-        json.loads(text, parse_constant=_strict)
-    except (ValueError, RecursionError):
+        msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, RecursionError):
         return json.dumps(text)
     return text
-
-
-def _strict(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
 
 
 def payload_text(event: object) -> str:

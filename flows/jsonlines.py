@@ -1,35 +1,35 @@
-"""JSON messages or lines to events: a block at once in Arrow's parser, and where that stumbles, line by line.
+"""JSON messages or lines to events: each is read by a typed decoder straight into the event's fields.
 
-The fast way is taken only for a block in which every line is one object whose values have the JSON type that their
-field expects; then it gives what the slow way would. Anything else (a wrong type, broken JSON, a whole float for an
-integer, NaN as Python writes it) sends that block the slow way, where each line is judged alone.
+    line --typed decoder--> one small struct -> a column for each field        the usual line
+         '--it stumbles--> any JSON value -> casting.py, value by value        a whole float for an integer, NaN as
+                                                                               Python writes it, or a dead letter
+Every line is judged by itself, so the verdict does not depend on its neighbours. What a line says in fields that the
+event does not have is skipped, and only its syntax is looked at.
 """
 
-import io
 import json
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+import numpy as np
 import pyarrow as pa
-import pyarrow.json
 
 from headrace.features.events import EventSchema, Field
-from headrace.flows.batch import Ints
-from headrace.flows.deadletter import payload_text
-from headrace.flows.decode import Decoded, Partitions, assemble, cast_columns, cast_rows
+from headrace.flows.batch import ARROW_TYPES, Ints
+from headrace.flows.casting import cast_column
+from headrace.flows.deadletter import payload_of_bytes
+from headrace.flows.decode import Decoded, Partitions, assemble, cast_rows
 from headrace.flows.fit import Cast, Unreadable
 from headrace.flows.values import Reading
 
-_JSON_TYPES = {
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "bool": pa.bool_(),
-    "string": pa.string(),
-    "bytes": pa.string(),
-}
-_READ = pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 30)
+_INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_TYPES: dict[str, Any] = {"int64": _INT64, "float64": float, "bool": bool, "string": str, "bytes": bytes}
+
+Row: TypeAlias = Any  # a msgspec struct with the fields v0, v1, ...
+_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def decode_json(
@@ -39,51 +39,99 @@ def decode_json(
     first_offset: int | Ints = 0,
     how: Reading | None = None,
 ) -> Decoded:
-    """The events of n JSON texts, one object each, without line ends inside. See `decode_table` for the places."""
+    """The events of n JSON texts, one object each. See `decode_table` for the places."""
     how = how or Reading(base64=True)
     casts, whole = cast_json(schema.fields, lines, how)
-    return assemble(schema, casts, whole, lambda row: _payload(lines[row]), partition, first_offset, how)
+    return assemble(schema, casts, whole, lambda row: payload_of_bytes(lines[row]), partition, first_offset, how)
 
 
-def cast_json(fields: Sequence[Field], lines: Sequence[bytes], how: Reading) -> tuple[dict[str, Cast], dict[int, str]]:
+def cast_json(
+    fields: tuple[Field, ...], lines: Sequence[bytes], how: Reading
+) -> tuple[dict[str, Cast], dict[int, str]]:
     """The fields of n JSON texts, by their names, and what is wrong with the texts that are no object at all."""
-    table = _table(fields, lines, how)
-    if table is None:
+    decoder = _typed(fields, tuple(how.column(f.name) for f in fields), how.time.unit is not None, how.base64)
+    if decoder is None:
         return cast_rows(fields, [_object(line) for line in lines], how)
-    columns = {name: table.column(name).combine_chunks() for name in table.schema.names}
-    return cast_columns(fields, columns, table.num_rows, how), {}
-
-
-def _table(fields: Sequence[Field], lines: Sequence[bytes], how: Reading) -> pa.Table | None:
-    """The lines as a table of the fields, or None where they are not all plain objects of the expected types."""
-    n = len(lines)
-    block = b"\n".join(lines)
-    # One object per line: an object that began on one line and ended on another would have to break between } and {.
-    if not n or block.count(b"\n") != n - 1 or block.count(b"}\n{") != n - 1 or block[:1] != b"{" or block[-1:] != b"}":
-        return None
-    stamp = pa.string() if how.time.unit is None else pa.int64()
-    expected = pa.schema([(how.column(f.name), _JSON_TYPES.get(f.dtype, stamp)) for f in fields])
-    parse = pyarrow.json.ParseOptions(explicit_schema=expected, unexpected_field_behavior="ignore")
+    decode, columns = decoder
     try:
-        table = pyarrow.json.read_json(io.BytesIO(block), _READ, parse)
-        table.validate(full=True)  # Arrow's JSON parser takes text for UTF-8 without looking
-    except (pa.ArrowException, UnicodeDecodeError):
-        return None
-    if table.num_rows != n or _lacks_a_field(fields, table, how):
-        return None
-    return table
+        rows = [decode(line) for line in lines]
+    except _NOT_JSON:
+        return _mixed(fields, lines, how, decode, columns)
+    return _cast(fields, columns(rows), how), {}
 
 
-def _lacks_a_field(fields: Sequence[Field], table: pa.Table, how: Reading) -> bool:
-    """Whether a null may be a field that a line does not have: the slow way tells the two apart."""
-    return any(table.column(how.column(f.name)).null_count for f in fields if not f.nullable)
+def _mixed(
+    fields: tuple[Field, ...],
+    lines: Sequence[bytes],
+    how: Reading,
+    decode: Callable[[bytes], Row],
+    columns: Callable[[list[Row]], Sequence[list[Any]]],
+) -> tuple[dict[str, Cast], dict[int, str]]:
+    """Lines of which the typed decoder reads some: those in columns, the others one by one."""
+    rows, usual, odd = [], [], []
+    for i, line in enumerate(lines):
+        try:
+            rows.append(decode(line))
+            usual.append(i)
+        except _NOT_JSON:
+            odd.append(i)
+    slow, whole = cast_rows(fields, [_object(lines[i]) for i in odd], how)
+    places = {i: why for i, why in zip(odd, map(whole.get, range(len(odd))), strict=True) if why is not None}
+    if not rows:
+        return slow, whole
+    fast = _cast(fields, columns(rows), how)
+    order = np.empty(len(lines), dtype=np.int64)
+    order[[*usual, *odd]] = np.arange(len(lines))
+    back = pa.array(order)
+    return {f.name: _joined(fast[f.name], usual, slow[f.name], odd, back) for f in fields}, places
+
+
+def _joined(fast: Cast, usual: list[int], slow: Cast, odd: list[int], back: pa.Array) -> Cast:
+    unfit = {usual[i]: why for i, why in fast.unfit.items()} | {odd[i]: why for i, why in slow.unfit.items()}
+    return Cast(pa.concat_arrays([fast.array, slow.array]).take(back), unfit)
+
+
+def _cast(fields: Sequence[Field], columns: Sequence[list[Any]], how: Reading) -> dict[str, Cast]:
+    """Columns of values of the type that each field expects."""
+    casts = {}
+    for field, values in zip(fields, columns, strict=True):
+        if field.dtype != "timestamp":
+            casts[field.name] = Cast(pa.array(values, type=ARROW_TYPES[field.dtype]))
+        else:
+            written = pa.string() if how.time.unit is None else pa.int64()
+            casts[field.name] = cast_column(field, pa.array(values, type=written), how)
+    return casts
+
+
+@lru_cache(maxsize=256)
+def _typed(
+    fields: tuple[Field, ...], names: tuple[str, ...], counted: bool, base64: bool
+) -> tuple[Callable[[bytes], Row], Callable[[list[Row]], Sequence[list[Any]]]] | None:
+    """A decoder of one line to a struct and a function from n structs to the columns of the fields.
+
+    names: of the fields in the text. counted: instants are integers. None where two fields are read from one name or
+    bytes are not written in base64: no struct says that.
+    """
+    if len(set(names)) < len(names) or (not base64 and any(f.dtype == "bytes" for f in fields)):
+        return None
+    declared = []
+    for i, field in enumerate(fields):
+        kind = _TYPES.get(field.dtype, _INT64 if counted else str)
+        declared.append((f"v{i}", kind | None, None) if field.nullable else (f"v{i}", kind))
+    # gc=False: no row can be part of a cycle, and thousands of them would set the collector off.
+    struct = msgspec.defstruct(
+        "Row", declared, rename={f"v{i}": name for i, name in enumerate(names)}, kw_only=True, gc=False
+    )
+    # A comprehension with the attribute written out is twice as fast as `map(attrgetter(...))`.
+    columns = eval(f"lambda rows: ({''.join(f'[r.v{i} for r in rows], ' for i in range(len(fields)))})")
+    return msgspec.json.Decoder(struct).decode, columns
 
 
 def _object(line: bytes) -> Any:
     """One line as Python."""
     try:
         return msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except _NOT_JSON as error:
         problem = f"the line is no JSON: {error}"
     try:  # Python's own writer puts NaN and Infinity, which strict JSON has no word for
         return json.loads(line, parse_float=_finite)
@@ -96,12 +144,3 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{text} is beyond float64")
     return value
-
-
-def _payload(line: bytes) -> str:
-    text = line.decode("utf-8", "backslashreplace")
-    try:
-        msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return payload_text(text)
-    return text
