@@ -148,7 +148,8 @@ def test_a_worker_s_lines_are_few_and_say_where(written) -> None:
 def test_status_is_what_a_supervisor_shows() -> None:
     status = Status()
     all_of_them = Several(status)
-    assert status.read() == {"events": 0, "dead": 0, "ready": False, "parts": 0, "lag": 0, "trouble": None}
+    nothing = {"events": 0, "dead": 0, "ready": False, "parts": 0, "lag": 0, "trouble": None, "fresh_s": None}
+    assert status.read() == nothing
     all_of_them.assigned("rides-0001", "rides", 1)
     assert status.read()["lag"] is None
     all_of_them.position("rides-0001", offset=9, lag=5, watermark_us=None)
@@ -159,10 +160,13 @@ def test_status_is_what_a_supervisor_shows() -> None:
     all_of_them.ready(True)
     all_of_them.alive()
     all_of_them.wrote("v", "online", 1, 0.1)
+    all_of_them.freshness(np.arange(101.0))
     all_of_them.freshness(np.zeros(1))
+    all_of_them.freshness(np.zeros(0))
     all_of_them.checkpoint("rides-0001", seconds=1.0, nbytes=1, delta=True)
     all_of_them.trouble("kafka", "gone")
-    assert status.read() == {"events": 10, "dead": 2, "ready": True, "parts": 1, "lag": 5, "trouble": "kafka"}
+    told = nothing | {"events": 10, "dead": 2, "ready": True}
+    assert status.read() == told | {"parts": 1, "lag": 5, "trouble": "kafka", "fresh_s": 99.0}
     all_of_them.recovered("kafka")
     all_of_them.revoked("rides-0001")
-    assert status.read() == {"events": 10, "dead": 2, "ready": True, "parts": 0, "lag": 0, "trouble": None}
+    assert status.read() == told

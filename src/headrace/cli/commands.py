@@ -10,6 +10,7 @@ import typer.core
 
 from headrace.cli.failing import told
 from headrace.cli.project import DATA, asked_view
+from headrace.cli.run_command import run
 from headrace.version import VERSION
 
 GUIDE = """Features for machine learning from event streams: define them in a Python file, replay them, ask for them.
@@ -117,44 +118,7 @@ def views(file: ViewsPath, as_json: AsJson = False) -> None:
         typer.echo("\n\n".join(view.describe() for view in found))
 
 
-@app.command()
-def run(
-    file: ViewsPath,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--view", metavar="VIEW", help="Run this view only; may be repeated.", show_default="all"),
-    ] = None,
-    data: DataFolder = DATA,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Events per batch. Values do not depend on it.")
-    ] = 10_000,
-    live: Annotated[
-        bool, typer.Option("--live", help="The clock is the wall's: take events as they come until Ctrl-C.")
-    ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Drop what earlier runs wrote and begin anew.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Replay the sources of a file's views into the online store and the log.
-
-    A later run goes on where this one ended, also after Ctrl-C or a crash. The clock is the stream's own: after the
-    run, "now" is its newest event. With --live it is the wall's: events are taken as they come, and values fall
-    while none come. What could not be taken (late, malformed, too far ahead) is counted, and
-    `headrace dead` shows it.
-    """
-    from headrace.cli.loading import load
-    from headrace.cli.replaying import as_data, print_run, replay
-    from headrace.cli.show import print_json
-
-    loaded = load(file)
-    chosen = loaded.only(only or ())
-    summary = replay(loaded, chosen, data, batch_size=batch_size, live=live, fresh=fresh, quiet=quiet)
-    if as_json:
-        print_json(as_data(summary, data))
-    else:
-        print_run(summary, chosen, data)
-    if summary.stopped:
-        raise typer.Exit(130)  # as a shell says of a program that Ctrl-C ended
+app.command()(run)
 
 
 @app.command()

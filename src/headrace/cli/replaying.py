@@ -13,15 +13,48 @@ from rich.text import Text
 
 from headrace.cli.loading import ViewsFile
 from headrace.cli.project import DATA, forget, remember
-from headrace.cli.show import show_figures
+from headrace.cli.show import print_json, show_figures
 from headrace.features.errors import HeadraceError
 from headrace.features.time import format_instant
 from headrace.features.views import ViewDefinition
+from headrace.flows.read import BATCH_SIZE
 from headrace.flows.recording import LOG, ONLINE, Summary
 from headrace.flows.runner import Step, run
 from headrace.flows.snapshot import SnapshotError
 from headrace.flows.warm import is_warm, warm
+from headrace.flows.worker.settings import FlowSettings
+from headrace.ops.errors import DONE, INTERRUPTED
+from headrace.ops.secrets import redact
+from headrace.ops.settings import Configuration
 from headrace.stores.errors import SchemaMismatchError
+
+
+def replay_and_show(
+    file: ViewsFile,
+    views: Sequence[ViewDefinition],
+    config: Configuration,
+    *,
+    live: bool,
+    fresh: bool,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Runs the views, prints what the run did and returns the exit code.
+
+    Raises:
+        HeadraceError: as `replay`, or the data are to go to an object store.
+    """
+    if "://" in config.offline.data:
+        raise HeadraceError(
+            f"A replay writes into a folder, and its data are to go to {config.offline.data}. Name one with --data."
+        )
+    data, size = Path(config.offline.data), config.flow.batch_size or BATCH_SIZE
+    summary = replay(file, views, data, batch_size=size, live=live, fresh=fresh, quiet=quiet)
+    if as_json:
+        print_json(as_data(summary, str(data)))
+    else:
+        print_run(summary, views, data)
+    return INTERRUPTED if summary.stopped else DONE
 
 
 def replay(
@@ -93,7 +126,7 @@ class _Reached(ProgressColumn):
         return Text(task.fields.get("reached", ""), style="cyan")
 
 
-def as_data(summary: Summary, data: Path) -> dict[str, Any]:
+def as_data(summary: Summary, data: str) -> dict[str, Any]:
     """The summary for `--json`."""
     return {
         "read": dict(summary.read),
@@ -106,12 +139,39 @@ def as_data(summary: Summary, data: Path) -> dict[str, Any]:
         "entities": summary.entities,
         "seconds": round(summary.seconds, 3),
         "stopped": summary.stopped,
-        "data": str(data),
+        "data": data,
     }
 
 
 def print_run(summary: Summary, views: Sequence[ViewDefinition], data: Path) -> None:
     """What a run did and where it left it."""
+    read = sum(summary.read.values())
+    lines = _figures(summary, views)
+    lines["online store"] = str(data / ONLINE)
+    lines["log"] = str(data / LOG)
+    if summary.dead:
+        lines["dead letters"] = str(data / LOG / "dead_letters")
+    title = "Stopped; the next run goes on from here" if summary.stopped else "Done"
+    if not read and not summary.stopped:
+        title = "Nothing new since the last run; --fresh replays from the beginning"
+    show_figures(title, {**lines, **_question(views, str(data))})
+
+
+def print_flow(summary: Summary, views: Sequence[ViewDefinition], settings: FlowSettings) -> None:
+    """What a worker of a live flow did and where it left it."""
+    lines = _figures(summary, views)
+    lines["online store"] = redact(settings.online or f"{settings.data}/{ONLINE}")
+    lines["log"] = f"{settings.data}/{LOG}"
+    title = "Stopped; the next run goes on from here" if summary.stopped else "Done"
+    show_figures(title, {**lines, **_question(views, settings.data)})
+
+
+def _question(views: Sequence[ViewDefinition], data: str) -> dict[str, str]:
+    keys = " ".join(f"{key}=..." for key in views[0].entity.keys)
+    return {"ask": f"headrace get {views[0].name} {keys}" + (f" --data {data}" if data != str(DATA) else "")}
+
+
+def _figures(summary: Summary, views: Sequence[ViewDefinition]) -> dict[str, str]:
     read = sum(summary.read.values())
     speed = f" ({read / summary.seconds:,.0f}/s)" if summary.seconds else ""
     lines = {"events read": f"{read:,} in {summary.seconds:.1f} s{speed}", "taken": f"{summary.taken:,}"}
@@ -125,13 +185,4 @@ def print_run(summary: Summary, views: Sequence[ViewDefinition], data: Path) -> 
         if summary.tail_rows[name]:
             lines[name] += f" and {summary.tail_rows[name]:,} provisional"
         lines[name] += f"; {summary.entities.get(name, 0):,} entities in memory"
-    lines["online store"] = str(data / ONLINE)
-    lines["log"] = str(data / LOG)
-    if summary.dead:
-        lines["dead letters"] = str(data / LOG / "dead_letters")
-    title = "Stopped; the next run goes on from here" if summary.stopped else "Done"
-    if not read and not summary.stopped:
-        title = "Nothing new since the last run; --fresh replays from the beginning"
-    keys = " ".join(f"{key}=..." for key in views[0].entity.keys)
-    lines["ask"] = f"headrace get {views[0].name} {keys}" + (f" --data {data}" if data != DATA else "")
-    show_figures(title, lines)
+    return lines

@@ -29,15 +29,17 @@ class FlowSection:
     """[flow]: what runs.
 
     name: names the consumer group and the repartition topics; None: after the views file. group: Kafka consumer group;
-    None: "headrace." + name. clock: "wall", or "stream" to replay topics in their own time. on_change: what becomes of
-    features that the checkpoints do not know. workers: processes.
+    None: "headrace." + name. workers: processes. restarts: how often one of them may die within five minutes before the
+    flow gives up. batch_size: events taken at once; None: 20,000, and 10,000 of a file. clock: "wall", or "stream" to
+    replay topics in their own time. on_change: what becomes of features that the checkpoints do not know.
     """
 
     name: Name | None = None
     group: Name | None = None
     workers: Count = 1
+    restarts: Annotated[int, Meta(ge=0)] = 10
     checkpoint_every: Seconds = Seconds(10.0)
-    batch_size: Count = 20_000
+    batch_size: Count | None = None
     clock: Literal["wall", "stream"] = "wall"
     on_change: Literal["refuse", "start", "backfill"] = "refuse"
 

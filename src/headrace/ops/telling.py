@@ -81,6 +81,7 @@ class Status(Silent):
         self._events = 0
         self._dead = 0
         self._ready = False
+        self._fresh_s: float | None = None
         self._parts: dict[str, int | None] = {}
         self._failing: dict[str, str] = {}
 
@@ -109,6 +110,12 @@ class Status(Silent):
             if part in self._parts:
                 self._parts[part] = lag
 
+    def freshness(self, seconds: npt.NDArray[np.float64]) -> None:
+        if seconds.size:
+            p99 = float(np.partition(seconds, int(0.99 * (seconds.size - 1)))[int(0.99 * (seconds.size - 1))])
+            with self._lock:
+                self._fresh_s = p99 if self._fresh_s is None else max(self._fresh_s, p99)
+
     def trouble(self, what: str, message: str) -> None:
         with self._lock:
             self._failing[what] = message
@@ -118,8 +125,10 @@ class Status(Silent):
             self._failing.pop(what, None)
 
     def read(self) -> dict[str, Any]:
-        """events and dead since the start, ready, number of parts, lag (None: not known yet), what is failing."""
+        """events and dead since the start, ready, number of parts, lag (None: not known yet), what is failing; fresh_s:
+        the worst p99 of a batch since the last reading, None when none was written."""
         with self._lock:
+            fresh_s, self._fresh_s = self._fresh_s, None
             lags = [lag for lag in self._parts.values() if lag is not None]
             return {
                 "events": self._events,
@@ -128,6 +137,7 @@ class Status(Silent):
                 "parts": len(self._parts),
                 "lag": sum(lags) if lags or not self._parts else None,
                 "trouble": next(iter(self._failing), None),
+                "fresh_s": fresh_s,
             }
 
 
