@@ -6,7 +6,7 @@ how messages become events.
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,14 @@ class Reader:
         self._refilled = float("-inf")
         self._committed: dict[Place, int] = {}
         self.assigned_once = False
+        self._failure: BaseException | None = None
         self.consumer = Consumer({**config, "enable.partition.eof": ends is not None, "logger": logger_of(config)})
-        self.consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self.consumer.subscribe(
+            self._topics,
+            on_assign=self._kept(self._assigned),
+            on_revoke=self._kept(self._revoked),
+            on_lost=self._kept(self._lost),
+        )
 
     # What the two kinds do in their own way
 
@@ -79,17 +85,29 @@ class Reader:
         Raises:
             KafkaException: the consumer cannot go on.
         """
-        first = self.consumer.poll(timeout_s)
+        first = self._call(lambda: self.consumer.poll(timeout_s))
         if first is None:
             return []
         more = self._place.settings.batch_size - 1
-        messages = [first, *self.consumer.consume(more, 0)] if more and not self._paused else [first]
+        messages = [first, *self._call(lambda: self.consumer.consume(more, 0))] if more else [first]
         good = [message for message in messages if message.error() is None]
         if len(good) < len(messages):
             for message in messages:
                 if message.error() is not None:
                     self._complain(message)
         return good
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        """A call of the consumer in which partitions may come and go; what fails then is raised from here.
+
+        An exception that leaves a callback is lost in the client.
+        """
+        try:
+            return call()
+        finally:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
 
     def _complain(self, message: Any) -> None:
         error = message.error()
@@ -257,6 +275,15 @@ class Reader:
 
     # Partitions come and go
 
+    def _kept(self, callback: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
+        def called(consumer: Any, partitions: list[Any]) -> None:
+            try:
+                callback(consumer, partitions)
+            except BaseException as error:  # raised again by `_call`
+                self._failure = error
+
+        return called
+
     def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
         self.assigned_once = True
         given = []
@@ -322,7 +349,7 @@ class Reader:
     def close(self) -> None:
         """Hand all tasks over and leave the group."""
         self.leave(list(self.tasks))
-        self.consumer.close()
+        self._call(self.consumer.close)
 
 
 def sampled_stamps(messages: Sequence[Any]) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class SourceReader(Reader):
         else:
             numbers = [self._source.number(message.topic(), message.partition()) for message in messages]
         runs = runs_of(numbers)
-        if len(runs) > len({number for number, _, _ in runs}):
+        if any(after <= before for (before, _, _), (after, _, _) in pairwise(runs)):
             order = np.argsort(np.asarray(numbers), kind="stable").tolist()
             messages, numbers = [messages[i] for i in order], [numbers[i] for i in order]
             runs = runs_of(numbers)
