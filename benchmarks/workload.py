@@ -51,6 +51,10 @@ class W1:
     amount: npt.NDArray[np.float64]
     time: npt.NDArray[np.int64]
 
+    def first(self, count: int) -> "W1":
+        """The first events only."""
+        return W1(self.driver[:count], self.name[:count], self.amount[:count], self.time[:count])
+
 
 def w1(events: int = EVENTS, drivers: int = DRIVERS, seed: int = 20240615) -> W1:
     """The workload; the same for the same arguments."""
@@ -69,29 +73,54 @@ def w1(events: int = EVENTS, drivers: int = DRIVERS, seed: int = 20240615) -> W1
 
 def measure(runs: dict[str, Callable[[], object]], n: int = 5) -> dict[str, float]:
     """Median seconds of each run: one warm-up each, then `n` rounds in which all take their turn."""
+
+    def timed(run: Callable[[], object]) -> Callable[[], float]:
+        def once() -> float:
+            began = time.perf_counter()
+            run()
+            return time.perf_counter() - began
+
+        return once
+
+    return take_turns({name: timed(run) for name, run in runs.items()}, n)
+
+
+def take_turns(runs: dict[str, Callable[[], float]], n: int = 5) -> dict[str, float]:
+    """Median of the figures that each run gives: one warm-up each, then `n` rounds in which all take their turn."""
     for run in runs.values():
         run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    figures: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(n):
         for name, run in runs.items():
             gc.collect()
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
-            print(f"  {name} {turn + 1}/{n}: {seconds[name][-1]:.3f} s", file=sys.stderr)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+            figures[name].append(run())
+            print(f"  {name} {turn + 1}/{n}: {figures[name][-1]:,.4g}", file=sys.stderr)
+    return {name: statistics.median(found) for name, found in figures.items()}
 
 
-def report(bench: str, case: str, ours: float, limit: float, peers: dict[str, float], unit: str, n: int = 5) -> None:
-    """One JSON line with raw figures; whoever reads it divides."""
+def report(
+    bench: str,
+    case: str,
+    ours: float,
+    limit: float,
+    peers: dict[str, float],
+    unit: str,
+    n: int = 5,
+    higher_is_better: bool = True,
+) -> None:
+    """One JSON line with raw figures, to four digits; whoever reads it divides."""
     line = {
         "bench": bench,
         "case": case,
-        "ours": round(ours),
-        "limit": round(limit),
-        "peers": {name: round(value) for name, value in peers.items()},
+        "ours": _rounded(ours),
+        "limit": _rounded(limit),
+        "peers": {name: _rounded(value) for name, value in peers.items()},
         "unit": unit,
-        "higher_is_better": True,
+        "higher_is_better": higher_is_better,
         "n": n,
     }
     print(json.dumps(line), flush=True)
+
+
+def _rounded(value: float) -> float:
+    return round(value) if value >= 1000 else float(f"{value:.4g}")
