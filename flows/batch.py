@@ -57,7 +57,7 @@ class BatchColumn:
             if nan.any():
                 self._valid = ~nan if valid is None else valid & ~nan
                 self._values = np.where(nan, 0.0, values)
-        elif arrow is not None and dtype == "float64" and pc.any(pc.is_nan(arrow)).as_py():
+        elif arrow is not None and dtype == "float64" and _has_nan(arrow):
             self._arrow = pc.if_else(pc.is_nan(arrow), None, arrow)
 
     def __len__(self) -> int:
@@ -120,6 +120,12 @@ def _column(dtype: str, values: npt.NDArray[Any] | None, valid: Bools | None, ar
     return made
 
 
+def _has_nan(array: pa.Array) -> bool:
+    if array.null_count:
+        return bool(pc.any(pc.is_nan(array)).as_py())
+    return bool(np.isnan(array.to_numpy(zero_copy_only=False)).any())
+
+
 def _to_numpy(dtype: str, array: pa.Array) -> npt.NDArray[Any]:
     if dtype not in _NUMPY_TYPES:
         coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
@@ -127,7 +133,7 @@ def _to_numpy(dtype: str, array: pa.Array) -> npt.NDArray[Any]:
         words[:-1] = coded.dictionary.to_numpy(zero_copy_only=False)
         return words[pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy(zero_copy_only=False)]
     if dtype == "timestamp":
-        array = array.cast(pa.int64())
+        array = array.view(pa.int64()) if array.type == ARROW_TYPES["timestamp"] else array.cast(pa.int64())
     if array.null_count:
         array = pc.fill_null(array, False if dtype == "bool" else 0)
     values = array.to_numpy(zero_copy_only=False)
@@ -138,7 +144,7 @@ def _to_numpy(dtype: str, array: pa.Array) -> npt.NDArray[Any]:
 def _to_arrow(dtype: str, values: npt.NDArray[Any], valid: Bools | None) -> pa.Array:
     mask = None if valid is None or valid.all() else ~valid
     if dtype == "timestamp":
-        return pa.array(values, type=pa.int64(), mask=mask).cast(ARROW_TYPES["timestamp"])
+        return pa.array(values, type=pa.int64(), mask=mask).view(ARROW_TYPES["timestamp"])
     return pa.array(values, type=ARROW_TYPES[dtype], mask=mask)
 
 
@@ -189,7 +195,9 @@ class EventBatch:
         """A batch from its parts: a scalar `partition` is everybody's, offsets default to 0..n-1."""
         at = np.ascontiguousarray(time, dtype=np.int64)
         n = len(at)
-        where = np.ascontiguousarray(np.broadcast_to(np.asarray(partition, dtype=np.int32), (n,)))
+        where = np.asarray(partition, dtype=np.int32)
+        if where.shape != (n,) or not where.flags.c_contiguous:
+            where = np.ascontiguousarray(np.broadcast_to(where, (n,)))
         order = np.arange(n, dtype=np.int64) if offset is None else np.ascontiguousarray(offset, dtype=np.int64)
         counts = at if effective is None else np.ascontiguousarray(effective, dtype=np.int64)
         for name, column in columns.items():

@@ -211,7 +211,7 @@ def assemble(
     """
     n = len(casts[schema.time_field].array)
     offset = first_offset if isinstance(first_offset, np.ndarray) else np.arange(first_offset, first_offset + n)
-    where = np.broadcast_to(np.asarray(partition, dtype=np.int32), (n,))
+    where = partition if isinstance(partition, np.ndarray) else np.full(n, partition, dtype=np.int32)
     bad: dict[int, str] = dict(whole)
     for field in schema.fields:
         cast = casts[field.name]
@@ -220,13 +220,14 @@ def assemble(
         if cast.array.null_count and not field.nullable:
             for null in np.flatnonzero(pc.is_null(cast.array).to_numpy(zero_copy_only=False)):
                 bad.setdefault(int(null), f"field '{field.name}': null, but not declared `| None`")
-    times = casts[schema.time_field].array.cast(pa.int64())
-    letters = [
-        DeadLetter(MALFORMED, bad[i], how.source, int(where[i]), int(offset[i]), times[i].as_py(), payload(i))
-        for i in sorted(bad)
-    ]
+    letters: list[DeadLetter] = []
     arrays = {name: cast.array for name, cast in casts.items()}
     if bad:
+        times = casts[schema.time_field].array.cast(pa.int64())
+        letters = [
+            DeadLetter(MALFORMED, bad[i], how.source, int(where[i]), int(offset[i]), times[i].as_py(), payload(i))
+            for i in sorted(bad)
+        ]
         good = np.ones(n, dtype=np.bool_)
         good[list(bad)] = False
         arrays = {name: array.filter(pa.array(good)) for name, array in arrays.items()}

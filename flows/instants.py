@@ -146,12 +146,13 @@ def _all_unfit(array: pa.Array, problem: str) -> Cast:
 
 
 def _ints(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    filled = pc.fill_null(array, 0) if array.null_count else array
-    return filled.to_numpy(zero_copy_only=False), np.array(pc.is_valid(array))
+    if not array.null_count:
+        return array.to_numpy(zero_copy_only=False), np.ones(len(array), dtype=np.bool_)
+    return pc.fill_null(array, 0).to_numpy(zero_copy_only=False), np.array(pc.is_valid(array))
 
 
 def _instants(us: npt.NDArray[np.int64], invalid: npt.NDArray[np.bool_]) -> pa.Array:
-    return pa.array(us, type=pa.int64(), mask=invalid if invalid.any() else None).cast(INSTANT)
+    return pa.array(us, type=pa.int64(), mask=invalid if invalid.any() else None).view(INSTANT)
 
 
 def _scaled(ticks: pa.Array, array: pa.Array, unit: str) -> Cast:
@@ -163,7 +164,7 @@ def _scaled(ticks: pa.Array, array: pa.Array, unit: str) -> Cast:
     else:
         size = TICKS[unit]
         outside = valid & ((count < -(-MIN_INSTANT_US // size)) | (count > MAX_INSTANT_US // size))
-        us = np.where(outside, 0, count) * size
+        us = (np.where(outside, 0, count) if outside.any() else count) * size
     unfit = {int(i): f"{cell(array, int(i))} {_OUTSIDE}" for i in np.flatnonzero(outside)}
     return Cast(_instants(us, ~valid | outside), unfit)
 
@@ -188,7 +189,7 @@ def _counted(array: pa.Array, reading: TimeReading) -> Cast:
         return _all_unfit(array, _NO_UNIT)
     if not (pa.types.is_signed_integer(array.type) or (pa.types.is_integer(array.type) and array.type.bit_width < 64)):
         return _one_by_one(array, reading)  # floats with gaps from pandas, and uint64, which may leave int64
-    return _scaled(array.cast(pa.int64()), array, reading.unit)
+    return _scaled(array if array.type == pa.int64() else array.cast(pa.int64()), array, reading.unit)
 
 
 def _one_by_one(array: pa.Array, reading: TimeReading) -> Cast:
