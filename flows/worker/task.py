@@ -9,6 +9,7 @@ touched meanwhile.
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -34,6 +35,8 @@ from headrace.stores.checkpoints import SnapshotPart
 from headrace.stores.online import Clock, ClockKind
 
 Stamps = npt.NDArray[np.float64]
+LET_GO_S = 30.0
+"""How often the read messages of a repartition topic are deleted."""
 TASK = "task"
 """Name of the snapshot part that holds what a task knows beside its flow."""
 
@@ -70,7 +73,10 @@ class Task:
         threads: tuple[OnlineWriter, LogThread],
         observer: Observer,
         kind: ClockKind,
-        tails: bool = False,
+        tails: bool,
+        outbox: Outbox | None,
+        dead_letter_topic: str | None,
+        give_up: threading.Event,
     ) -> None:
         self.part, self.topic, self.partition, self.offset = part, topic, partition, offset
         self.partitions = partitions
@@ -78,6 +84,9 @@ class Task:
         self._online, self._logs = threads
         self._observer = observer
         self._kind, self._tails = kind, tails
+        self._outbox, self._dead_topic, self._give_up = outbox, dead_letter_topic, give_up
+        if outbox is not None:
+            outbox.forget(part)
         self.epoch = 0
         self._changed = True
         self._views = {view.name: view for view in flow.views}
@@ -93,17 +102,19 @@ class Task:
     def emit(self, output: Output, dead: Sequence[DeadLetter], stamps: Stamps | None) -> None:
         """Hand on what one step gave, now that `offset` says what it took."""
         self._changed = True
-        self._logs.append(
-            self.log,
-            [(self._views[name], table) for name, table in output.log.items()],
-            [*dead, *map(self._placed, output.dead)],
-        )
+        letters = [*dead, *map(self._placed, output.dead)]
+        self._logs.append(self.log, [(self._views[name], table) for name, table in output.log.items()], letters)
+        if letters and self._outbox is not None and self._dead_topic is not None:
+            for letter in letters:
+                place = f"{letter.topic}/{letter.partition}/{letter.offset}"
+                said = msgspec.json.encode(letter.record())
+                self._outbox.send(self.part, self._dead_topic, -1, said, {}, place.encode())
         part, count = self.part, self._observer.counted
         if output.taken:
             count(part, "taken", output.taken)
         if output.duplicates:
             count(part, "duplicate", output.duplicates)
-        for letter in (*dead, *output.dead):
+        for letter in letters:
             count(part, f"dead:{letter.reason}", 1)
         for column, missing in output.missing.items():
             count(part, f"missing:{column}", missing)
@@ -179,7 +190,7 @@ class Task:
         """
         if self.silent or self.log.failure is not None or (self.log.commits and not final):
             return False
-        if not self._changed and self.log.committed == self.offset:
+        if not self._changed and self.log.committed == self.offset and not (final and self._tails):
             return True
         self._changed = False
         sent = self.sending()
@@ -198,13 +209,17 @@ class Task:
                 clock=Clock(self._clock_us(), self._kind) if begun else None,
                 tails=[(self._views[name], table) for name, table in ahead.items()],
                 sent=sent,
+                done=self.committed,
             ),
         )
         return True
 
     def sending(self) -> Callable[[], None] | None:
-        """Send on what has not been, and return what waits for its acknowledgement; for tasks that send."""
-        return None
+        """Send on what has not been, and return what waits for the acknowledgement of all that was sent."""
+        return None if self._outbox is None else self._outbox.waiter(self.part, self._give_up)
+
+    def committed(self, position: int) -> None:
+        """A checkpoint at `position` counts now. Called from the log's thread."""
 
     def offsets_name(self) -> str:
         """Under which name a checkpoint keeps the offset."""
@@ -237,15 +252,11 @@ class SourceTask(Task):
         *,
         number: int,
         senders: Sequence[Sender],
-        outbox: Outbox | None,
-        give_up: threading.Event,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         self.number = number
-        self._senders, self._outbox, self._give_up = tuple(senders), outbox, give_up
-        if outbox is not None:
-            outbox.forget(self.part)
+        self._senders = tuple(senders)
 
     def take(
         self,
@@ -271,15 +282,17 @@ class SourceTask(Task):
 
     def sending(self) -> Callable[[], None] | None:
         self.say()
-        return None if self._outbox is None else self._outbox.waiter(self.part, self._give_up)
+        return super().sending()
 
 
 class RoutedTask(Task):
     """A partition of a repartition topic, whose events have been judged where they came from."""
 
-    def __init__(self, *, name: str, **common: Any) -> None:
+    def __init__(self, *, name: str, let_go: Callable[[str, int, int], None], **common: Any) -> None:
         super().__init__(**common)
         self._name = name
+        self._let_go = let_go
+        self._let_go_s = time.monotonic()
         self.inbox = Inbox()
 
     def take(self, messages: Sequence[Any], offset: int, clock_us: int | None, stamps: Stamps) -> int:
@@ -311,6 +324,13 @@ class RoutedTask(Task):
         batch = EventBatch.concat(batches) if batches else None
         self.emit(self.flow.push_judged(batch, newest, self.clock(clock_us)), (), stamps)
         return 0 if batch is None else len(batch)
+
+    def committed(self, position: int) -> None:
+        """Let Kafka delete what no restart will read again."""
+        now = time.monotonic()
+        if now - self._let_go_s >= LET_GO_S:
+            self._let_go_s = now
+            self._let_go(self.topic, self.partition, position)
 
     def offsets_name(self) -> str:
         return self._name
