@@ -36,6 +36,7 @@ class Commit:
 
     position: the task's next offset; snapshots, settled_us, offsets, clock, tails: as in `OfflineLog.commit` and
     `OfflineLog.tail`. sent: called first, from the thread: waits until what the task has sent on is acknowledged.
+    done: called with the position once the checkpoint counts.
     """
 
     position: int
@@ -45,6 +46,7 @@ class Commit:
     clock: Clock | None
     tails: Sequence[tuple[ViewDefinition, pa.Table]] = ()
     sent: Callable[[], None] | None = None
+    done: Callable[[int], None] | None = None
 
 
 @dataclass
@@ -223,6 +225,8 @@ class LogThread:
             settled_us=commit.settled_us, snapshots=commit.snapshots, offsets=commit.offsets, clock=commit.clock
         )
         part.committed = commit.position
+        if commit.done is not None:
+            commit.done(commit.position)
         self._observer.checkpoint(part.name, seconds=time.perf_counter() - item.begun, nbytes=nbytes, delta=delta)
 
 

@@ -76,24 +76,35 @@ def open_source_task(
         return SourceTask(
             number=number,
             senders=senders,
-            outbox=outbox,
-            give_up=place.give_up,
-            **_common(place, part, topic, partition, partitions, offset, flow, log),
+            **_common(place, part, topic, partition, partitions, offset, flow, log, outbox),
         )
 
     return _opened(place, part, flow, source, source.name, partition, first_offset, made)
 
 
 def open_routed_task(
-    place: Workplace, stages: Stages, route: Route, partition: int, partitions: int, numbers: Sequence[int]
+    place: Workplace,
+    stages: Stages,
+    route: Route,
+    partition: int,
+    partitions: int,
+    numbers: Sequence[int],
+    outbox: Outbox | None,
+    let_go: Callable[[str, int, int], None],
 ) -> RoutedTask:
-    """The task of a partition of a repartition topic. numbers: of all partitions of the source."""
+    """The task of a partition of a repartition topic.
+
+    numbers: of all partitions of the source. let_go: called with topic, partition and offset before which nothing is
+    read any more.
+    """
     part = f"{route.name}-{partition:04d}"
     flow = SourceFlow(judged_source(stages.source), route.views, live=place.live, partitions=numbers)
 
     def made(offset: int, log: PartLog) -> RoutedTask:
         return RoutedTask(
-            name=route.name, **_common(place, part, route.topic, partition, partitions, offset, flow, log)
+            name=route.name,
+            let_go=let_go,
+            **_common(place, part, route.topic, partition, partitions, offset, flow, log, outbox),
         )
 
     return _opened(place, part, flow, stages.source, route.name, partition, lambda: 0, made)
@@ -108,6 +119,7 @@ def _common(
     offset: int,
     flow: SourceFlow,
     log: PartLog,
+    outbox: Outbox | None,
 ) -> dict[str, Any]:
     return {
         "part": part,
@@ -121,6 +133,9 @@ def _common(
         "observer": place.observer,
         "kind": place.kind,
         "tails": place.settings.until_end,
+        "outbox": outbox,
+        "dead_letter_topic": place.settings.dead_letter_topic,
+        "give_up": place.give_up,
     }
 
 

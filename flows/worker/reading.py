@@ -12,6 +12,8 @@ from headrace.features.kafka_source import KafkaSource
 from headrace.features.time import MINUTE
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.kafka.decoding import MessageDecoder
+from headrace.flows.kafka.errors import ClusterError
+from headrace.flows.kafka.topics import Cluster
 from headrace.flows.worker.opening import Workplace, open_routed_task, open_source_task
 from headrace.flows.worker.outbox import Outbox
 from headrace.flows.worker.reader import Place, Reader, runs_of, sampled_stamps
@@ -159,7 +161,11 @@ class SourceReader(Reader):
 
 
 class RoutedReader(Reader):
-    """Reads a repartition topic. numbers: of all partitions of the source; source_ends: their ends, by number."""
+    """Reads a repartition topic.
+
+    numbers: of all partitions of the source. cluster: where read messages are deleted. source_ends: by number, where
+    the source's partitions end for this run; None: nowhere.
+    """
 
     def __init__(
         self,
@@ -169,15 +175,33 @@ class RoutedReader(Reader):
         route: Route,
         partitions: int,
         numbers: Sequence[int],
+        outbox: Outbox | None,
+        cluster: Cluster,
         source_ends: Mapping[int, int] | None,
     ) -> None:
         self._stages, self._route, self._partitions = stages, route, partitions
         self._numbers = tuple(numbers)
+        self._outbox, self._cluster = outbox, cluster
         self._source_ends = source_ends
         super().__init__(place, config, [route.topic], None if source_ends is None else {})
 
     def open(self, topic: str, partition: int) -> RoutedTask:
-        return open_routed_task(self._place, self._stages, self._route, partition, self._partitions, self._numbers)
+        return open_routed_task(
+            self._place,
+            self._stages,
+            self._route,
+            partition,
+            self._partitions,
+            self._numbers,
+            self._outbox,
+            self._let_go,
+        )
+
+    def _let_go(self, topic: str, partition: int, offset: int) -> None:
+        try:
+            self._cluster.delete_records({(topic, partition): offset})
+        except ClusterError as error:  # the next checkpoint tries again
+            self._place.observer.trouble("kafka", str(error))
 
     def handle(self, messages: list[Any], clock_us: int | None, wall_us: int) -> None:
         parts: dict[int, list[Any]] = {}

@@ -11,6 +11,7 @@ a checkpoint of its own, so what the flow computes does not depend on how many t
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,6 +38,7 @@ from headrace.flows.worker.reader import Reader
 from headrace.flows.worker.reading import RoutedReader, SourceReader
 from headrace.flows.worker.settings import FlowSettings
 from headrace.flows.worker.stages import stages_of
+from headrace.flows.worker.task import Task
 from headrace.stores.opening import open_online
 
 logger = logging.getLogger("headrace.worker")
@@ -45,6 +47,8 @@ TICK_S = 0.05
 """How often time is let pass where no events come (contract C5)."""
 TELL_S = 1.0
 """How often the online store is told the clock."""
+DEAD_LETTER_PARTITIONS = 4
+"""Of the dead letter topic, where it has to be made."""
 STOP_S = 30.0
 """How long a stop waits for stores that do not answer; then it leaves without a last checkpoint, and loses nothing."""
 
@@ -89,6 +93,7 @@ def run_worker(
         finally:
             worker.end()
     summary = counting.summary(sources)
+    summary.entities = dict(worker.entities)
     summary.seconds = time.perf_counter() - began
     summary.stopped = interrupts.asked or stopping.is_set()
     return summary
@@ -138,6 +143,7 @@ class _Worker:
         self._online = OnlineWriter(store, views, settings.clock, settings.name, observer, self._give_up)
         self._logs = LogThread(self._online, observer, self._give_up)
         self._place = Workplace(settings, self._online, self._logs, observer, self._give_up, frozenset(views))
+        self.entities: Counter[str] = Counter()
         self._outboxes: list[Outbox] = []
         self._readers: list[Reader] = []
         try:
@@ -163,13 +169,25 @@ class _Worker:
             sending = producer_config(source, {**own, **settings.kafka})
             outbox = Outbox(Producer({**sending, "logger": logger_of(sending)}))
             self._outboxes.append(outbox)
+        if settings.dead_letter_topic and settings.dead_letter_topic not in cluster.topics():
+            cluster.ensure_topic(settings.dead_letter_topic, DEAD_LETTER_PARTITIONS)
         route_partitions = {route.topic: _route(cluster, route.topic, len(numbers)) for route in stages.routes}
         readers: list[Reader] = [SourceReader(self._place, config, stages, numbers, route_partitions, outbox, ends)]
         by_number = None if ends is None else {source.number(*at): end for at, end in ends.items()}
         for route in stages.routes:
             routed = consumer_config(source, f"{settings.consumer_group}.{route.name}", {**own, **settings.kafka})
             readers.append(
-                RoutedReader(self._place, routed, stages, route, route_partitions[route.topic], numbers, by_number)
+                RoutedReader(
+                    self._place,
+                    routed,
+                    stages,
+                    route,
+                    route_partitions[route.topic],
+                    numbers,
+                    outbox,
+                    cluster,
+                    by_number,
+                )
             )
         return readers
 
@@ -197,21 +215,32 @@ class _Worker:
                 self._observer.alive()
                 self._observer.ready(all(reader.ready for reader in self._readers))
                 if self._settings.until_end and all(reader.done for reader in self._readers):
+                    self._catch_up()
                     break
+            self.entities = self._entities()
             self._stop()
         except StoppedError as error:
             logger.warning("stopped without a last checkpoint: %s", error)
+
+    def _tasks(self) -> list[Task]:
+        return [task for reader in self._readers for task in reader.tasks.values()]
+
+    def _catch_up(self) -> None:
+        """At the end of a replay all tasks stand at one clock: that of the newest event."""
+        newest = max((task.flow.newest_us for task in self._tasks() if task.flow.newest_us is not None), default=None)
+        if not self._live and newest is not None:
+            for task in self._tasks():
+                task.advance(newest)
+
+    def _entities(self) -> Counter[str]:
+        """Entities in memory, by view."""
+        return sum((Counter(task.flow.entities) for task in self._tasks()), Counter())
 
     def _tell(self, now: int) -> None:
         if self._live:
             self._online.tell(now)
             return
-        clocks = [
-            task.flow.clock_us
-            for reader in self._readers
-            for task in reader.tasks.values()
-            if task.flow.newest_us is not None
-        ]
+        clocks = [task.flow.clock_us for task in self._tasks() if task.flow.newest_us is not None]
         if clocks:
             self._online.tell(min(clocks))
 
