@@ -55,7 +55,8 @@ class Reading:
         self.offset = 0
         self.files: tuple[str, ...] = ()
         if checkpoint is not None and self.name in checkpoint.snapshots:
-            meta, _ = unpack(checkpoint.snapshots[self.name])
+            (whole,) = checkpoint.snapshots[self.name]
+            meta, _ = unpack(whole)
             flow.restore(meta["flow"])
             self.files = tuple(meta["files"])
             self.offset = checkpoint.offsets.get(self.name, {}).get(0, 0)

@@ -3,7 +3,8 @@
 Importing it loads no vendor's library: each is loaded when a store is opened or a log is read.
 """
 
-from headrace.stores.checkpoints import Checkpoint, read_checkpoint
+from headrace.stores.checkpoints import Checkpoint, SnapshotPart, read_checkpoint
+from headrace.stores.commits import parts, read_manifest
 from headrace.stores.embedded import EmbeddedStore
 from headrace.stores.errors import (
     CorruptError,
@@ -35,8 +36,11 @@ __all__ = [
     "PositionedStore",
     "Reached",
     "SchemaMismatchError",
+    "SnapshotPart",
     "StoreError",
     "StoredRow",
     "UnreachableError",
+    "parts",
     "read_checkpoint",
+    "read_manifest",
 ]

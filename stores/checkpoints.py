@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from headrace.stores.commits import newest_commits
 from headrace.stores.errors import CorruptError
-from headrace.stores.manifest import SnapshotFile, read_manifest
+from headrace.stores.manifest import SnapshotFile
 from headrace.stores.online import Clock
+from headrace.stores.places import Place, Root, open_place
 
 
 class SnapshotPart:
@@ -45,54 +46,57 @@ class Checkpoint:
 
     Attributes:
         sequence: number of the commit.
-        snapshots: the flow's state by name of its parts.
+        epoch: of the claim under which it was made, or which came after it.
+        snapshots: the flow's state by name of its parts: a full one, then what changed since, oldest first.
         offsets: by source name and partition, the next offset to read.
         clock: the flow's clock.
         settled_us: by view name, the instant before which the log is final.
     """
 
     sequence: int
-    snapshots: dict[str, bytes]
+    epoch: int
+    snapshots: dict[str, tuple[bytes, ...]]
     offsets: dict[str, dict[int, int]]
     clock: Clock | None
     settled_us: dict[str, int]
 
 
-def read_checkpoint(root: Path) -> Checkpoint | None:
-    """The newest checkpoint of the log at `root`; None when nothing was committed.
+def read_checkpoint(root: Root, part: str = "") -> Checkpoint | None:
+    """The newest checkpoint of a part of the log at `root`; None when nothing was committed.
 
     Raises:
         CorruptError: a snapshot is missing or not what was written.
     """
-    manifest = read_manifest(root)
-    if not manifest.sequence:
-        return None
+    place = open_place(root)
+    commit = newest_commits(place, part).get(part)
     while True:
+        if commit is None or not commit.sequence:
+            return None
         try:
-            snapshots = {name: _read(root / file.path, name, file) for name, file in manifest.snapshots.items()}
+            snapshots = {
+                name: tuple(_read(place, name, file) for file in chain) for name, chain in commit.snapshots.items()
+            }
             break
         except CorruptError:
-            before, manifest = manifest, read_manifest(root)
-            if manifest.sequence == before.sequence:  # else a commit meanwhile replaced it
+            before, commit = commit, newest_commits(place, part).get(part)
+            if commit is not None and commit.number == before.number:  # else a commit meanwhile replaced it
                 raise
     return Checkpoint(
-        sequence=manifest.sequence,
+        sequence=commit.sequence,
+        epoch=commit.epoch,
         snapshots=snapshots,
-        offsets=manifest.offsets,
-        clock=manifest.clock,
-        settled_us={name: view.settled_us for name, view in manifest.views.items() if view.settled_us is not None},
+        offsets=commit.offsets,
+        clock=commit.clock,
+        settled_us={name: view.settled_us for name, view in commit.views.items() if view.settled_us is not None},
     )
 
 
-def _read(place: Path, name: str, file: SnapshotFile) -> bytes:
-    try:
-        data = place.read_bytes()
-    except FileNotFoundError:
-        data = None
+def _read(place: Place, name: str, file: SnapshotFile) -> bytes:
+    data = place.read_many([file.path]).get(file.path)
     if data is None or len(data) != file.size or zlib.crc32(data) != file.crc32:
         what = "is missing" if data is None else "is not what was written"
         raise CorruptError(
-            f"Snapshot '{name}' {what}: {place}. Restore it from a backup, or replay from the beginning into another "
-            "folder."
+            f"Snapshot '{name}' {what}: {file.path} of the log at {place}. Restore it from a backup, or replay from "
+            "the beginning into another folder."
         )
     return data

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from headrace.stores.merging import resolve
+from headrace.stores.errors import CorruptError
+from headrace.stores.parquet import read_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,19 +54,34 @@ def dead_letter_table(records: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def read_dead_letters(log: OfflineLog) -> pa.Table:
-    """Every committed dead letter of a log, in the order in which they came."""
+def conform_letters(rows: pa.Table | pa.RecordBatch) -> pa.Table:
+    """`rows` with the columns of dead letters; columns that came with a later version are null."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     schema = dead_letter_schema()
-    tables = []
-    for file in log.manifest().dead_letters:
+    missing = [field for field in schema if field.name not in rows.schema.names]
+    table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+    for field in missing:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
+
+
+def read_dead_letters(log: OfflineLog) -> pa.Table:
+    """Every committed dead letter of a log: part by part, in the order in which they came.
+
+    Raises:
+        CorruptError: a file is missing.
+    """
+    import pyarrow as pa
+
+    while True:
+        files = log.manifest().dead_letters
         try:
-            table = pq.ParquetFile(resolve(log.root, file.path)).read()
-        except FileNotFoundError:  # moved to its place between the two looks
-            table = pq.ParquetFile(log.root / file.path).read()
-        if "topic" not in table.schema.names:  # written before there were topics
-            table = table.append_column("topic", pa.nulls(table.num_rows, pa.string()))
-        tables.append(table.select(schema.names).cast(schema))
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+            tables = [conform_letters(read_parquet(log.place, file.place)) for file in files]
+        except FileNotFoundError as error:
+            if log.manifest().dead_letters == files:  # else a commit meanwhile merged it into another
+                raise CorruptError(
+                    f"The log at {log.place} lacks a file of dead letters: {error}. Restore it from a backup."
+                ) from error
+            continue
+        return pa.concat_tables(tables) if tables else dead_letter_schema().empty_table()

@@ -36,7 +36,8 @@ class RowLayout:
             ones that readers need (`ViewDefinition.stored_names`).
         identity: hash of everything in the definition that decides what a stored row says: keys, event columns,
             features. Not ttl, which readers apply, nor how the log is thinned, nor the order of the features.
-        meaning: for each feature column, a hash of how it is computed; only to say what differs.
+        meaning: for each feature column, a hash of how it is computed.
+        base: hash of what all features rest on: keys and the time column; "" in rows of version 0.1.
     """
 
     view: str
@@ -44,6 +45,7 @@ class RowLayout:
     features: tuple[tuple[str, str], ...]
     identity: str
     meaning: tuple[str, ...]
+    base: str = ""
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -58,23 +60,36 @@ class RowLayout:
         """Every column with its type: keys, the two times, features."""
         return (*self.keys, (EVENT_TIMESTAMP, TIMESTAMP), (NEWEST_EVENT, TIMESTAMP), *self.features)
 
+    def conflicts(self, asked: RowLayout) -> list[str]:
+        """Why rows of this layout and rows of `asked` cannot be one history; none when only features came or went."""
+        found = []
+        if self.keys != asked.keys:
+            found.append(f"keys were {_shown(self.keys)}, now {_shown(asked.keys)}")
+        elif self.base and asked.base and self.base != asked.base:
+            found.append("the column that holds the event time differs")
+        return found + self._altered(asked)
+
     def differences(self, asked: RowLayout) -> list[str]:
         """What differs between this layout, of stored rows, and that of the definition asked for; for messages."""
         found = []
         if self.keys != asked.keys:
             found.append(f"keys were {_shown(self.keys)}, now {_shown(asked.keys)}")
-        stored = {name: (dtype, how) for (name, dtype), how in zip(self.features, self.meaning, strict=True)}
-        wanted = {name: (dtype, how) for (name, dtype), how in zip(asked.features, asked.meaning, strict=True)}
-        for name, (dtype, how) in wanted.items():
-            if name not in stored:
-                found.append(f"'{name}' is new")
-            elif stored[name][0] != dtype:
-                found.append(f"'{name}' was {stored[name][0]}, now {dtype}")
-            elif stored[name][1] != how:
-                found.append(f"'{name}' is computed in another way")
-        found += [f"'{name}' is gone" for name in stored if name not in wanted]
+        found += [f"'{name}' is new" for name in asked.feature_names if name not in self.feature_names]
+        found += self._altered(asked)
+        found += [f"'{name}' is gone" for name in self.feature_names if name not in asked.feature_names]
         if not found and self.identity != asked.identity:
             found.append("the event or a hidden feature differs")
+        return found
+
+    def _altered(self, asked: RowLayout) -> list[str]:
+        """Features of both layouts that mean different things."""
+        found = []
+        stored = {name: (dtype, how) for (name, dtype), how in zip(self.features, self.meaning, strict=True)}
+        for (name, dtype), how in zip(asked.features, asked.meaning, strict=True):
+            if name in stored and stored[name][0] != dtype:
+                found.append(f"'{name}' was {stored[name][0]}, now {dtype}")
+            elif name in stored and stored[name][1] != how:
+                found.append(f"'{name}' is computed in another way")
         return found
 
 
@@ -90,6 +105,7 @@ def _layout(view: ViewDefinition) -> RowLayout:
         features=tuple((name, view.dtypes[name]) for name in view.stored_names),
         identity=_hash(says),
         meaning=tuple(_hash(view.feature(name).key) for name in view.stored_names),
+        base=_hash(("base 1", view.name, keys, view.schema.time_field)),
     )
 
 
@@ -110,6 +126,11 @@ def decode_layout(data: bytes) -> RowLayout:
     return msgspec.msgpack.decode(data, type=RowLayout)
 
 
+def same(stored: RowLayout, asked: RowLayout) -> bool:
+    """Whether one definition made both, but for the order of the features and what readers apply."""
+    return stored.identity == asked.identity and sorted(stored.features) == sorted(asked.features)
+
+
 def check_same(stored: RowLayout, asked: RowLayout, place: str, remedy: str) -> None:
     """Refuse rows that another definition of the view made.
 
@@ -120,7 +141,7 @@ def check_same(stored: RowLayout, asked: RowLayout, place: str, remedy: str) -> 
     Raises:
         SchemaMismatchError: the definitions differ in what a stored row says; names the differences.
     """
-    if stored.identity != asked.identity or sorted(stored.features) != sorted(asked.features):
+    if not same(stored, asked):
         what = "; ".join(stored.differences(asked))
         raise SchemaMismatchError(
             f"{place} holds rows of view '{asked.view}' that another definition made: {what}. {remedy}"

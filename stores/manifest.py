@@ -1,74 +1,102 @@
-"""The manifest: the one file that says what a log holds. Replacing it is the commit.
+"""What a log holds, as data: the commit of one part, and the manifest that readers make of the commits of all parts.
 
     root/
       view=driver_activity/date=2026-05-01/...parquet   settled rows, by the UTC date of event_timestamp
       dead_letters/00000012.parquet                      events that could not be taken
-      _headrace/manifest.json                            which of all files count, offsets, clock
-      _headrace/snapshots/ tail/ staged/ lock            operator state; provisional rows; files on their way
+      _headrace/commits/rides-0003.000000000012.json     the 12th commit of the part "rides-0003"
+      _headrace/parts/rides-0003/snapshots/ tail/ staged/    operator state; provisional rows; files on their way
+      _headrace/commits/000000000012.json                the same of the part "", whose folders are _headrace/...
 
-It is small JSON, written beside, flushed and renamed: whoever reads it sees one commit as a whole (contract C13). A
-file that it does not name does not exist.
+A part has one writer, a log any number of parts. The newest commit of a part says all that the part holds: a file that
+no commit names does not exist, and what one names stays until readers had time to look at a newer one (tidying.py).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.stores.durable import write_durably
-from headrace.stores.errors import CorruptError
 from headrace.stores.layout import RowLayout
 from headrace.stores.online import Clock
 
-FORMAT = 1
+FORMAT = 2
 PRIVATE = "_headrace"
 
 
-class LogFile(msgspec.Struct, frozen=True):
-    """One Parquet file of settled rows, ordered by event_timestamp.
+class LogFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One Parquet file of settled rows, ordered by event_timestamp, or of dead letters.
 
     Attributes:
-        path: under the log's folder, with forward slashes.
+        path: its name for every reader, under the log's folder, with forward slashes.
         rows: how many.
-        first_us, last_us: event_timestamp of the first and the last row.
+        first_us, last_us: event_timestamp of the first and the last row; 0 for dead letters.
+        version: which of the view's layouts its rows have.
+        at: where it is as long as it has not its name yet; "" once it has.
+        replaces: files for every reader whose rows it holds; they go when it gets its name.
+        due_us: it gets its name from this instant of the wall's clock on.
     """
 
     path: str
     rows: int
-    first_us: int
-    last_us: int
+    first_us: int = 0
+    last_us: int = 0
+    version: int = 0
+    at: str = ""
+    replaces: tuple[str, ...] = ()
+    due_us: int = 0
 
     @property
     def date(self) -> str:
         """The partition, such as "date=2026-05-01"."""
         return self.path.split("/")[1]
 
+    @property
+    def place(self) -> str:
+        """Where it is now."""
+        return self.at or self.path
 
-class TailFile(msgspec.Struct, frozen=True):
+
+class TailFile(msgspec.Struct, frozen=True, omit_defaults=True):
     """Provisional rows of a view: what would follow the settled ones if no further event came."""
 
     path: str
     rows: int
+    version: int = 0
 
 
-class ViewLog(msgspec.Struct, frozen=True):
-    """What the log holds of one view.
+class Dropped(msgspec.Struct, frozen=True):
+    """A file that commits name no more, and since when (microseconds of the wall's clock)."""
+
+    path: str
+    since_us: int
+
+
+class ViewLog(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a log, or one part of it, holds of one view.
 
     Attributes:
-        layout: columns of the rows, and which definition made them.
+        layouts: columns of the rows, and which definition made them: one per version of the view, oldest first.
         settled_us: every instant before it is final (contract C18); None before the first commit that said so.
         files: settled rows, ordered by time.
-        tail: provisional rows of this commit, if any.
+        tails: provisional rows of the newest commits.
+        newest_us: the newest settled row; None without one.
+        current: which layouts the newest commits have; two for a while when parts change one after the other.
     """
 
-    layout: RowLayout
+    layouts: tuple[RowLayout, ...]
     settled_us: int | None = None
     files: tuple[LogFile, ...] = ()
-    tail: TailFile | None = None
+    tails: tuple[TailFile, ...] = ()
+    newest_us: int | None = None
+    current: tuple[int, ...] = (0,)
+
+    @property
+    def layout(self) -> RowLayout:
+        """The newest layout."""
+        return self.layouts[-1]
 
 
 class SnapshotFile(msgspec.Struct, frozen=True):
@@ -83,64 +111,118 @@ class SnapshotFile(msgspec.Struct, frozen=True):
         return cls(path, len(data), zlib.crc32(data))
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """One commit.
+class Commit(msgspec.Struct, frozen=True):
+    """All that one part holds.
 
     Attributes:
+        part: its name; "" is the part of a log that has one writer.
+        number: of the file; every claim and every commit takes the next one.
         sequence: 1 for the first commit, then counting.
-        views: what the log holds of each view, by name.
-        snapshots: state files by the name the flow gave them.
+        epoch: how often the part was claimed; a writer of an earlier epoch commits nothing.
+        token: who made it, by chance.
+        at_us: when, by the wall's clock.
+        views: what the part holds of each view, by name; without what `archive` lists.
+        archive: file with the lists of files that change no more, or "".
+        snapshots: state files by the name the flow gave them: a full one, then what changed since.
         offsets: next offset to read, by source name and partition.
         clock: the flow's clock.
         dead_letters: files of events that could not be taken, in order.
+        dropped: files that go once readers had time.
         format: version of this form.
+    """
+
+    part: str = ""
+    number: int = 0
+    sequence: int = 0
+    epoch: int = 0
+    token: str = ""
+    at_us: int = 0
+    views: dict[str, ViewLog] = {}
+    archive: str = ""
+    snapshots: dict[str, tuple[SnapshotFile, ...]] = {}
+    offsets: dict[str, dict[int, int]] = {}
+    clock: Clock | None = None
+    dead_letters: tuple[LogFile, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    format: int = FORMAT
+
+    def paths(self) -> set[str]:
+        """Every file that must be there for this commit, under the log's folder; without those that `archive` lists."""
+        found = {file.place for view in self.views.values() for file in view.files}
+        found |= {tail.path for view in self.views.values() for tail in view.tails}
+        found |= {file.place for file in self.dead_letters}
+        found |= {self.archive} if self.archive else set()
+        return found | {file.path for chain in self.snapshots.values() for file in chain}
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """All parts of a log together, as readers see it.
+
+    Attributes:
+        sequence: commits of all parts; greater whenever anything changed.
+        views: what the log holds of each view, by name: files of all parts ordered by time, the least of their settled
+            instants.
+        dead_letters: files of events that could not be taken, part by part.
+        clock: of the part whose clock is furthest behind.
+        parts: the commit of each part.
     """
 
     sequence: int = 0
     views: dict[str, ViewLog] = {}
-    snapshots: dict[str, SnapshotFile] = {}
-    offsets: dict[str, dict[int, int]] = {}
+    dead_letters: tuple[LogFile, ...] = ()
     clock: Clock | None = None
-    dead_letters: tuple[TailFile, ...] = ()
-    format: int = FORMAT
-
-    def paths(self) -> set[str]:
-        """Every file that counts, under the log's folder."""
-        found = {file.path for view in self.views.values() for file in view.files}
-        found |= {view.tail.path for view in self.views.values() if view.tail is not None}
-        found |= {file.path for file in self.dead_letters}
-        return found | {file.path for file in self.snapshots.values()}
+    parts: dict[str, Commit] = {}
 
 
-def read_manifest(root: Path) -> Manifest:
-    """The newest commit; sequence 0 when there is none.
-
-    Raises:
-        CorruptError: the manifest is no manifest, or of a newer version of Headrace.
-    """
-    path = root / PRIVATE / "manifest.json"
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return Manifest()
-    try:
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise CorruptError(
-            f"The manifest {path} cannot be read: {error}. Restore it from a backup of the folder."
-        ) from error
-    if manifest.format != FORMAT:
-        raise CorruptError(
-            f"The manifest {path} has format {manifest.format}, this version of Headrace reads {FORMAT}. Upgrade "
-            "Headrace."
-        )
-    return manifest
+def union(commits: Iterable[Commit]) -> Manifest:
+    """What readers see of these commits, one per part."""
+    parts = {commit.part: commit for commit in sorted(commits, key=lambda commit: commit.part)}
+    names = sorted({name for commit in parts.values() for name in commit.views})
+    return Manifest(
+        sequence=sum(commit.sequence for commit in parts.values()),
+        views={name: _joined([c.views[name] for c in parts.values() if name in c.views]) for name in names},
+        dead_letters=tuple(file for commit in parts.values() for file in commit.dead_letters),
+        clock=min((commit.clock for commit in parts.values() if commit.clock is not None), default=None),
+        parts=parts,
+    )
 
 
-def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Make `manifest` the newest commit, durably and at once."""
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    write_durably(root / PRIVATE / "manifest.json", data)
+def by_time(file: LogFile) -> tuple[int, int, str]:
+    """The order of files."""
+    return (file.first_us, file.last_us, file.path)
+
+
+def _joined(logs: list[ViewLog]) -> ViewLog:
+    if len(logs) == 1:
+        return logs[0]
+    layouts: list[RowLayout] = []
+    current: list[int] = []
+    files: list[LogFile] = []
+    tails: list[TailFile] = []
+    for log in logs:
+        layouts += [layout for layout in log.layouts if layout not in layouts]
+        places = [layouts.index(layout) for layout in log.layouts]
+        current += [places[version] for version in log.current if places[version] not in current]
+        files += [_of_version(file, places[file.version]) for file in log.files]
+        tails += [_of_version(tail, places[tail.version]) for tail in log.tails]
+    settled = [log.settled_us for log in logs]
+    known = [us for us in settled if us is not None]
+    newest = [log.newest_us for log in logs if log.newest_us is not None]
+    return ViewLog(
+        layouts=tuple(layouts),
+        settled_us=min(known) if len(known) == len(settled) else None,
+        files=tuple(sorted(files, key=by_time)),
+        tails=tuple(tails),
+        newest_us=max(newest, default=None),
+        current=tuple(current),
+    )
+
+
+F = TypeVar("F", LogFile, TailFile)
+
+
+def _of_version(file: F, version: int) -> F:
+    return file if file.version == version else msgspec.structs.replace(file, version=version)
 
 
 def check_offsets(offsets: Mapping[str, Mapping[int, int]]) -> dict[str, dict[int, int]]:

@@ -1,30 +1,76 @@
-"""Few files in place of many: at a commit, the newest small files of a date are merged into one.
+"""Few files in place of many, within a part: what a commit merges, and why a log of many small commits stays readable.
 
 Files come in tiers of rows; once a date ends in eight files of a tier or below, they become one. So a row is written a
 handful of times at most, a date never holds many more than eight files of a tier, and files beyond two million rows are
-left alone.
+left alone. When the rows have gone on to a later date, the small files of the date before become one.
+
+A merged file takes the place of its parts for readers of the manifest at once. Plain readers of the folder go on seeing
+the parts until nobody can still be reading by an older manifest; then the names change hands (tidying.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from headrace.stores.durable import sync_file
-from headrace.stores.layout import RowLayout, arrow_schema
-from headrace.stores.manifest import LogFile
-from headrace.stores.staging import ROW_GROUP, log_file, parquet_writer, staged_path
+from headrace.stores.manifest import LogFile, by_time
+from headrace.stores.parquet import ParquetFile, read_batches
+from headrace.stores.places import Place
+from headrace.stores.staging import log_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FILES = 8
 TIERS = (1 << 15, 1 << 18, 1 << 21)
 """Rows below which a file belongs to a tier."""
 
+LARGE = 1 << 22
+"""Rows that the merged file of a date that has passed does not exceed."""
+
+
+@dataclass(frozen=True)
+class Merging:
+    """What merging needs to know.
+
+    Attributes:
+        part: whose files they are.
+        name: gives a new name in the part's own folder.
+        due_us: from when on a merged file gets its name for every reader.
+        dropped: collects files that the next commit names no more and that no other reader sees.
+    """
+
+    place: Place
+    part: str
+    name: Callable[[], str]
+    due_us: int
+    dropped: list[str]
+
+    def merge(self, files: Sequence[LogFile], schema: pa.Schema, conform: Callable[[pa.RecordBatch], pa.Table]) -> str:
+        """The rows of `files` in one new file; where it is."""
+        file = ParquetFile(self.place, self.name(), schema)
+        try:
+            for each in files:
+                for batch in read_batches(self.place, each.place):
+                    file.write(conform(batch))
+        except BaseException:
+            file.drop()
+            raise
+        file.finish()
+        return file.path
+
+    def replaced(self, files: Sequence[LogFile]) -> tuple[str, ...]:
+        """What every reader sees of `files`, which a merged one now holds; the rest may go."""
+        self.dropped.extend(file.at for file in files if file.at)
+        return tuple(path for file in files for path in (file.replaces if file.at else (file.path,)))
+
 
 def plan_merge(files: Sequence[LogFile]) -> int:
-    """How many of the newest files of a date to merge; 0 for none. `files` are ordered by time.
+    """How many of the newest of these files to merge; 0 for none. `files` are in order.
 
-    >>> plan_merge([LogFile("", 10, 0, 0)] * 8), plan_merge([LogFile("", 10, 0, 0)] * 7)
+    >>> plan_merge([LogFile("", 10)] * 8), plan_merge([LogFile("", 10)] * 7)
     (8, 0)
     """
     chosen = 0
@@ -39,41 +85,75 @@ def plan_merge(files: Sequence[LogFile]) -> int:
     return chosen
 
 
-def merge_small(root: Path, layout: RowLayout, files: Sequence[LogFile], fresh: Sequence[LogFile]) -> list[LogFile]:
-    """All files of a view after a commit that adds `fresh`, ordered by time; merged ones wait under `staged_path`."""
-    touched = {file.date for file in fresh}
+def merge_rows(merging: Merging, view: str, schemas: Sequence[pa.Schema], files: Sequence[LogFile]) -> list[LogFile]:
+    """The files of a view after merging, ordered by time.
+
+    Args:
+        schemas: of the rows, by version of the view. files: committed ones; those that wait for their first name for
+            every reader are left as they are.
+    """
+    ordered = sorted(files, key=by_time)
+    last = ordered[-1].date if ordered else ""
     out: list[LogFile] = []
-    for date, group in groupby(sorted([*files, *fresh], key=_by_time), key=lambda file: file.date):
+    for (date, version), group in groupby(ordered, key=lambda file: (file.date, file.version)):
         kept = list(group)
-        count = plan_merge(kept) if date in touched else 0
-        if count:
-            kept[-count:] = [_merged(root, layout, kept[-count:])]
-        out += kept
-    return out
+        fresh = [file for file in kept if file.at and not file.replaces]
+        settled = [file for file in kept if not file.at or file.replaces]
+        if date == last:
+            count = plan_merge(settled)
+            groups = [settled[-count:]] if count else []
+        else:
+            groups = _passed(settled)
+        for chosen in groups:
+            at = merging.merge(chosen, schemas[version], lambda batch, s=schemas[version]: _cast(batch, s))  # type: ignore[misc]
+            merged = log_file(
+                merging.part, view, chosen[0].first_us, chosen[-1].last_us, sum(f.rows for f in chosen), version, at
+            )
+            settled = [file for file in settled if file not in chosen]
+            settled.append(_with(merged, merging.replaced(chosen), merging.due_us))
+        out += [*settled, *fresh]
+    return sorted(out, key=by_time)
 
 
-def resolve(root: Path, path: str) -> Path:
-    """Where a file that counts is: in its place, or still waiting for the rename that follows the commit."""
-    final = root / path
-    return final if final.exists() else staged_path(root, path)
+def merge_letters(
+    merging: Merging,
+    schema: pa.Schema,
+    conform: Callable[[pa.RecordBatch], pa.Table],
+    files: Sequence[LogFile],
+    path: str,
+) -> list[LogFile]:
+    """The files of dead letters after merging, in order; a merged one is called `path`."""
+    settled = [file for file in files if not file.at or file.replaces]
+    count = plan_merge(settled)
+    if not count:
+        return list(files)
+    chosen = settled[-count:]
+    at = merging.merge(chosen, schema, conform)
+    merged = LogFile(path, sum(file.rows for file in chosen), at=at)
+    fresh = [file for file in files if file.at and not file.replaces]
+    return [*settled[:-count], _with(merged, merging.replaced(chosen), merging.due_us), *fresh]
 
 
-def _by_time(file: LogFile) -> tuple[int, int, str]:
-    return (file.first_us, file.last_us, file.path)
+def _passed(files: Sequence[LogFile]) -> list[list[LogFile]]:
+    """Neighbours to merge in a date that gets no more rows."""
+    groups: list[list[LogFile]] = [[]]
+    rows = 0
+    for file in files:
+        if rows + file.rows > LARGE or file.rows >= TIERS[-1]:
+            groups.append([])
+            rows = 0
+        groups[-1].append(file)
+        rows += file.rows
+    return [group for group in groups if len(group) > 1]
 
 
-def _merged(root: Path, layout: RowLayout, files: Sequence[LogFile]) -> LogFile:
-    import pyarrow.parquet as pq
+def _with(file: LogFile, replaces: tuple[str, ...], due_us: int) -> LogFile:
+    import msgspec
 
-    schema = arrow_schema(layout)
-    place = staged_path(root, f"view={layout.view}/merged")
-    with parquet_writer(place, schema) as writer:
-        for file in files:
-            with pq.ParquetFile(resolve(root, file.path)) as source:
-                for batch in source.iter_batches(batch_size=ROW_GROUP):
-                    writer.write_batch(batch.cast(schema), row_group_size=ROW_GROUP)
-    sync_file(place)
-    first, last = files[0].first_us, files[-1].last_us
-    named = log_file(layout.view, first // 86_400_000_000, first, last, sum(file.rows for file in files))
-    place.rename(staged_path(root, named.path))
-    return named
+    return msgspec.structs.replace(file, replaces=replaces, due_us=due_us)
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_batches([batch]).cast(schema)

@@ -4,28 +4,33 @@ One row for each instant at which an entity's values changed, final and never co
 settled yet, the tail: rows that would follow if no further event came, replaced by every commit. A question about an
 instant reads both.
 
+A log has parts, each with a writer of its own: one for a run on one machine, one per partition for a flow over Kafka.
+Readers see the union of all parts.
+
 Any Parquet reader reads the settled rows too: `SELECT * FROM read_parquet('log/view=driver_activity/*/*.parquet')`. It
-sees committed files only. While a flow writes, a merge of small files can show it some rows twice; the readers here
-never do.
+sees committed files only. For a moment, while a merged file takes the place of smaller ones, it can see some rows
+twice; the readers here never do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.features.errors import DataError, did_you_mean
+from headrace.stores.checkpoints import SnapshotPart
+from headrace.stores.commits import manifest_at
 from headrace.stores.errors import CorruptError, MissingStoreError
 from headrace.stores.keys import key_values
-from headrace.stores.layout import EVENT_TIMESTAMP, RowLayout, arrow_schema, arrow_type, check_same, row_layout
-from headrace.stores.logwriter import REMEDY, LogWriter
-from headrace.stores.manifest import Manifest, ViewLog, read_manifest
-from headrace.stores.merging import resolve
+from headrace.stores.layout import EVENT_TIMESTAMP, RowLayout, arrow_schema, arrow_type, row_layout
+from headrace.stores.logwriter import LogWriter
+from headrace.stores.manifest import Commit, Manifest, ViewLog
+from headrace.stores.migration import check_read
 from headrace.stores.online import Clock, Key, View
-from headrace.stores.sql import connect, empty_rows, fetch, instant, name, parquet_rows
+from headrace.stores.places import Root, open_place, plain_root, shown_root
+from headrace.stores.sql import connect, fetch, instant, name, rows_of_versions
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,32 +41,49 @@ T = TypeVar("T")
 FEW_KEYS = 64
 """Up to so many keys a scan compares them in the filter, where Parquet statistics skip row groups; beyond it joins."""
 
+KEEP_S = 300.0
+"""Seconds that a file stays after the last commit that names it."""
+
 
 class OfflineLog:
-    """A log folder. Any number of processes read; one writes, from its first `append`, `tail` or `commit` on.
+    """A log, in a folder or on an object store. Any number of processes read; each part has one writer.
 
     Args:
-        root: the folder; made at the first write.
+        root: the folder, made at the first write, or a URL that fsspec knows: s3://bucket/log, gs://, abfs://.
+        part: which part to write; readers see all of them.
+        keep_s: how long files stay that newer commits name no more, for readers that are still at them.
 
     A writer first clears away what a crash left. What it appends counts only from the next `commit`, which also keeps
-    the flow's state: one manifest for all views, snapshots, offsets and clock.
+    the flow's state: one commit for all views, snapshots, offsets and clock.
     """
 
-    def __init__(self, root: str | PathLike[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Root, part: str = "", *, keep_s: float = KEEP_S) -> None:
+        self.root = plain_root(root)
+        self.part = part
+        self.place = open_place(root)
+        self._keep_us = round(keep_s * 1_000_000)
         self._writer: LogWriter | None = None
 
     # Writing
 
-    def claim(self) -> None:
-        """Become the writer now, before the checkpoint is read, so that no other flow goes on from the same one.
+    def claim(self, steal: bool = False) -> int:
+        """Become the part's writer now, before the checkpoint is read, so that no other flow goes on from the same one.
 
         Clears away what a crash left. Without it the first write does the same.
 
+        Args:
+            steal: take the part over from whoever writes it: that writer's next commit raises FencedError. Without it
+                a folder is locked for as long as this process writes; an object store has no locks, and there the last
+                one to claim is the writer.
+
+        Returns:
+            The epoch of the claim: 1 for the first, and greater with every one.
+
         Raises:
-            LockedError: another process writes this log.
+            LockedError: another process writes this part, and `steal` was not asked for.
+            FencedError: another process claimed the part at the same moment.
         """
-        self._writing()
+        return self._writing(steal).epoch
 
     def append(self, view: View, rows: pa.Table) -> None:
         """Stage settled rows of a view, in event-time order.
@@ -89,22 +111,40 @@ class OfflineLog:
         self,
         *,
         settled_us: Mapping[str, int] | None = None,
-        snapshots: Mapping[str, bytes] | None = None,
+        snapshots: Mapping[str, SnapshotPart | bytes] | None = None,
         offsets: Mapping[str, Mapping[int, int]] | None = None,
         clock: Clock | None = None,
-    ) -> Manifest:
+    ) -> Commit:
         """Make everything staged count, together and durably.
 
         Args:
             settled_us: by view name, the instant before which its rows are final; it never goes back.
-            snapshots: the flow's state by name of its parts; they replace those of the commit before.
+            snapshots: the flow's state by name of its parts; they replace those of the commit before, and a delta goes
+                on from there. None keeps those of the commit before.
             offsets: by source name and partition, the next offset to read; they replace those of the commit before.
+                None keeps them.
             clock: the flow's clock.
 
         Raises:
+            FencedError: another process has claimed the part; this one commits nothing more.
             StoreError: nothing was committed; the flow must start again from its checkpoint.
         """
-        return self._writing().commit(settled_us or {}, snapshots or {}, offsets or {}, clock)
+        return self._writing().commit(settled_us or {}, snapshots, offsets, clock)
+
+    def migrate_view(self, view: View) -> list[str]:
+        """Stage a change of a view's definition: features came or went. It counts from the next commit on.
+
+        Rows of before read as null in the new columns; what is gone is left out. Provisional rows staged before are
+        forgotten.
+
+        Returns:
+            What changes, in words; nothing if the part's rows are of this definition already.
+
+        Raises:
+            SchemaMismatchError: keys, the time column or the meaning of a feature changed. Such a feature takes another
+                name, or is removed with a commit of its own and added again.
+        """
+        return self._writing().migrate(row_layout(view))
 
     def close(self) -> None:
         """Give up what was not committed and let another process write."""
@@ -120,28 +160,30 @@ class OfflineLog:
     ) -> None:
         self.close()
 
-    def _writing(self) -> LogWriter:
+    def _writing(self, steal: bool = False) -> LogWriter:
         if self._writer is None:
-            self._writer = LogWriter(self.root)
+            self._writer = LogWriter(self.place, self.part, steal, self._keep_us)
         return self._writer
 
     # Reading
 
     def manifest(self) -> Manifest:
-        """The newest commit; its sequence is 0 when nothing was ever committed."""
-        return read_manifest(self.root)
+        """The newest commits of all parts; the sequence is 0 when nothing was ever committed."""
+        return manifest_at(self.place)
 
     def views(self) -> list[str]:
         """Names of the views that the log holds, sorted."""
         return sorted(self.manifest().views)
 
     def settled_us(self, view: View) -> int | None:
-        """The instant before which the view's rows are final, microseconds; None when no commit said."""
+        """The instant before which the view's rows are final in every part, microseconds; None when no commit said."""
         return self._view_log(self.manifest(), row_layout(view)).settled_us
 
-    def files(self, view: View) -> list[Path]:
-        """The settled files of a view as of now, ordered by time."""
-        return [resolve(self.root, file.path) for file in self._view_log(self.manifest(), row_layout(view)).files]
+    def files(self, view: View) -> list[Path | str]:
+        """The settled files of a view as of now, ordered by time: paths, or URLs."""
+        files = self._view_log(self.manifest(), row_layout(view)).files
+        shown = [file.path if not file.at or self.place.exists(file.path) else file.at for file in files]
+        return [self.place.file(path) for path in shown]
 
     def scan(
         self,
@@ -218,13 +260,13 @@ class OfflineLog:
         sources = self._sources(layouts, from_us, to_us, tail)
         while True:
             try:
-                with connect() as connection:
+                with connect(self.place) as connection:
                     return work(connection, sources)
             except duckdb.IOException as error:
                 before, sources = sources, self._sources(layouts, from_us, to_us, tail)
                 if sources == before:
                     raise CorruptError(
-                        f"The log at {self.root} lacks a file that its manifest names, or the file is damaged: "
+                        f"The log at {self.place} lacks a file that its manifest names, or the file is damaged: "
                         f"{error}. "
                         "Restore it from a backup, or replay into another folder."
                     ) from error
@@ -235,29 +277,29 @@ class OfflineLog:
 
     def _source(self, manifest: Manifest, layout: RowLayout, from_us: int | None, to_us: int | None, tail: bool) -> str:
         log = self._view_log(manifest, layout)
-        paths = [
-            resolve(self.root, file.path)
-            for file in log.files
-            if (from_us is None or file.last_us > from_us) and (to_us is None or file.first_us <= to_us)
-        ]
-        if tail and log.tail is not None:
-            paths.append(self.root / log.tail.path)
-        return parquet_rows(paths) if paths else empty_rows(layout.columns)
+        paths: dict[int, list[str]] = {}
+        for file in log.files:
+            if (from_us is None or file.last_us > from_us) and (to_us is None or file.first_us <= to_us):
+                paths.setdefault(file.version, []).append(self.place.url(file.place))
+        for each in log.tails if tail else ():
+            paths.setdefault(each.version, []).append(self.place.url(each.path))
+        return rows_of_versions(layout, [(log.layouts[version], found) for version, found in sorted(paths.items())])
 
     def _view_log(self, manifest: Manifest, layout: RowLayout) -> ViewLog:
         log = manifest.views.get(layout.view)
         if log is None:
             there = ", ".join(sorted(manifest.views)) or "no view"
             raise MissingStoreError(
-                f"The log at {self.root} has nothing of view '{layout.view}'; it has {there}. Run a flow that writes "
+                f"The log at {self.place} has nothing of view '{layout.view}'; it has {there}. Run a flow that writes "
                 "it first, or "
                 "check the path."
             )
-        check_same(log.layout, layout, f"The log at {self.root}", REMEDY)
+        check_read(log.layouts, log.current, layout, f"The log at {self.place}")
         return log
 
     def __repr__(self) -> str:
-        return f"OfflineLog({str(self.root)!r})"
+        part = f", part={self.part!r}" if self.part else ""
+        return f"OfflineLog({shown_root(self.root)!r}{part})"
 
 
 def _schema(layout: RowLayout, columns: list[str]) -> pa.Schema:

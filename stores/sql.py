@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.features.dtypes import BOOL, BYTES, FLOAT, INT, STRING, TIMESTAMP, split_list, split_map
 from headrace.stores.errors import StoreError
+from headrace.stores.layout import RowLayout, same
+from headrace.stores.migration import readable
+from headrace.stores.places import Place
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,8 +23,8 @@ FAR = 1 << 62
 _SQL = {INT: "BIGINT", FLOAT: "DOUBLE", STRING: "VARCHAR", BOOL: "BOOLEAN", BYTES: "BLOB", TIMESTAMP: "TIMESTAMPTZ"}
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """A DuckDB of its own in memory, in UTC, that spills to the folder for temporary files."""
+def connect(place: Place | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB of its own in memory, in UTC, that spills to the folder for temporary files and reads `place`."""
     try:
         import duckdb
     except ImportError as error:
@@ -29,6 +32,8 @@ def connect() -> duckdb.DuckDBPyConnection:
     config: dict[str, Any] = {"temp_directory": str(Path(tempfile.gettempdir()) / "headrace-duckdb")}
     connection = duckdb.connect(config=config)
     connection.execute("SET TimeZone = 'UTC'")
+    if place is not None:
+        place.register(connection)
     return connection
 
 
@@ -52,11 +57,32 @@ def instant(us: int) -> str:
     return f"make_timestamptz({min(max(us, -FAR), FAR)})"
 
 
-def parquet_rows(paths: Sequence[Path]) -> str:
+def parquet_rows(paths: Sequence[str]) -> str:
     """The SQL of a table of the rows of these files, whose columns are alike; filters and projections reach into
     them."""
-    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = false)"
+
+
+def rows_of_versions(asked: RowLayout, files: Sequence[tuple[RowLayout, Sequence[str]]]) -> str:
+    """The SQL of a table of the rows of files that were written under several layouts, in the columns of `asked`.
+
+    A feature that a layout lacks, or holds with another meaning, is null in its rows.
+    """
+    if not files:
+        return empty_rows(asked.columns)
+    if len(files) == 1 and same(files[0][0], asked):
+        return parquet_rows(files[0][1])
+    plain = [column for column, _ in asked.columns if column not in asked.feature_names]
+    selects = []
+    for stored, paths in files:
+        there = {*plain, *readable(stored, asked)}
+        columns = [
+            name(column) if column in there else f"CAST(NULL AS {sql_type(dtype)}) AS {name(column)}"
+            for column, dtype in asked.columns
+        ]
+        selects.append(f"SELECT {', '.join(columns)} FROM {parquet_rows(paths)}")
+    return "(" + " UNION ALL ".join(selects) + ")"
 
 
 def empty_rows(columns: Sequence[tuple[str, str]]) -> str:

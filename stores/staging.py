@@ -1,52 +1,47 @@
 """Log files on their way: rows appended since the last commit, in files that nobody sees yet.
 
-Rows of one view and date go to one open Parquet file under `_headrace/staged/`; when a later date begins, the file
+Rows of one view and date go to one open Parquet file in the part's folder `staged/`; when a later date begins, the file
 before is closed. Memory holds at most one row group per view.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.features.time import DAY, format_instant
-from headrace.stores.durable import sync_file
 from headrace.stores.errors import OutOfOrderError
 from headrace.stores.layout import EVENT_TIMESTAMP, RowLayout, conform
-from headrace.stores.manifest import PRIVATE, LogFile, ViewLog
+from headrace.stores.manifest import LogFile
+from headrace.stores.parquet import ROW_GROUP, ParquetFile
+from headrace.stores.places import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROW_GROUP = 1 << 17
-"""Rows that are gathered before they are written."""
+
+def file_name(part: str, name: str) -> str:
+    """The name of a file that all readers see, unique over the parts.
+
+    >>> file_name("rides-0003", "x.parquet"), file_name("", "x.parquet")
+    ('rides-0003-x.parquet', 'x.parquet')
+    """
+    return f"{part}-{name}" if part else name
 
 
-def staged_path(root: Path, path: str) -> Path:
-    """Where the file that will be `path` waits."""
-    return root / PRIVATE / "staged" / (path.replace("/", "+") + ".staged")
-
-
-def parquet_writer(place: Path, schema: pa.Schema) -> Any:
-    """A writer with the settings of log files: zstd, statistics for filters, the Arrow schema inside."""
-    import pyarrow.parquet as pq
-
-    return pq.ParquetWriter(place, schema, compression="zstd", write_statistics=True, store_schema=True)
-
-
-def log_file(view: str, day: int, first_us: int, last_us: int, rows: int) -> LogFile:
+def log_file(part: str, view: str, first_us: int, last_us: int, rows: int, version: int = 0, at: str = "") -> LogFile:
     """The name of a file follows from its rows: the times of day of the first and the last, and how many.
 
-    >>> log_file("trips", 0, 1_000_000, 3_600_000_000, 7).path
+    >>> log_file("", "trips", 1_000_000, 3_600_000_000, 7).path
     'view=trips/date=1970-01-01/000001.000000-010000.000000-7.parquet'
     """
     import numpy as np
 
-    date = np.datetime64(day, "D")
-    name = f"{_time_of_day(first_us)}-{_time_of_day(last_us)}-{rows}.parquet"
-    return LogFile(f"view={view}/date={date}/{name}", rows, first_us, last_us)
+    date = np.datetime64(first_us // DAY, "D")
+    name = file_name(part, f"{_time_of_day(first_us)}-{_time_of_day(last_us)}-{rows}.parquet")
+    return LogFile(f"view={view}/date={date}/{name}", rows, first_us, last_us, version, at)
 
 
 def _time_of_day(us: int) -> str:
@@ -59,8 +54,7 @@ class _Open:
     """A file that still takes rows."""
 
     day: int
-    place: Path
-    writer: Any
+    writer: ParquetFile
     first_us: int
     last_us: int
     rows: int = 0
@@ -69,13 +63,23 @@ class _Open:
 
 
 class StagedView:
-    """Rows of one view since the last commit."""
+    """Rows of one view since the last commit.
 
-    def __init__(self, root: Path, layout: RowLayout, before: ViewLog) -> None:
+    Args:
+        part: whose rows they are. layout: of the rows; version: its number. newest_us: the newest row of the commit
+            before, of any version. name: gives a new name in the part's own folder.
+    """
+
+    def __init__(
+        self, place: Place, part: str, layout: RowLayout, version: int, newest_us: int | None, name: Callable[[], str]
+    ) -> None:
         self.layout = layout
-        self._root = root
-        self._last_us = max((file.last_us for file in before.files), default=None)
-        self._committed_us = self._last_us
+        self.version = version
+        self.newest_us = newest_us
+        self._place = place
+        self._part = part
+        self._name = name
+        self._committed_us = newest_us
         self._open: _Open | None = None
         self._done: list[LogFile] = []
 
@@ -99,28 +103,33 @@ class StagedView:
         days = times // DAY
         for start, end in _runs(days):
             self._append_day(int(days[start]), rows.slice(start, end - start), int(times[start]), int(times[end - 1]))
-        self._last_us = int(times[-1])
+        self.newest_us = int(times[-1])
 
     def check_tail(self, rows: pa.Table) -> None:
         """Refuse provisional rows at or before a settled one."""
-        if rows.num_rows and self._last_us is not None:
+        if rows.num_rows and self.newest_us is not None:
             first = int(_times(rows).min())
-            if first <= self._last_us:
+            if first <= self.newest_us:
                 raise OutOfOrderError(
                     f"View '{self.layout.view}': a provisional row at {format_instant(first)} is not after the log's "
                     "newest "
-                    f"settled one, at {format_instant(self._last_us)}."
+                    f"settled one, at {format_instant(self.newest_us)}."
                 )
 
     def finish(self) -> list[LogFile]:
-        """Close, flush and name the files; they wait under `staged_path`."""
+        """Close, flush and name the files; they stay where they are until a commit names them."""
         self._close()
         return list(self._done)
+
+    def change(self, layout: RowLayout, version: int) -> None:
+        """From here on rows have another layout."""
+        self._close()
+        self.layout, self.version = layout, version
 
     def abandon(self) -> None:
         """Give up what is open, when the rows are not wanted any more."""
         if self._open is not None:
-            self._open.writer.close()
+            self._open.writer.drop()
             self._open = None
 
     def _check_order(self, first: int) -> None:
@@ -132,10 +141,10 @@ class StagedView:
                 "write "
                 "to another folder."
             )
-        if self._last_us is not None and first < self._last_us:
+        if self.newest_us is not None and first < self.newest_us:
             raise OutOfOrderError(
                 f"View '{name}': a row at {format_instant(first)} was appended after one at "
-                f"{format_instant(self._last_us)}. "
+                f"{format_instant(self.newest_us)}. "
                 "The log is written in event-time order."
             )
 
@@ -143,8 +152,7 @@ class StagedView:
         if self._open is not None and self._open.day != day:
             self._close()
         if self._open is None:
-            place = staged_path(self._root, f"view={self.layout.view}/open")
-            self._open = _Open(day, place, parquet_writer(place, rows.schema), first, last)
+            self._open = _Open(day, ParquetFile(self._place, self._name(), rows.schema), first, last)
         file = self._open
         file.waiting.append(rows)
         file.waiting_rows += rows.num_rows
@@ -157,19 +165,24 @@ class StagedView:
         import pyarrow as pa
 
         if file.waiting:
-            file.writer.write_table(pa.concat_tables(file.waiting).combine_chunks(), row_group_size=ROW_GROUP)
+            file.writer.write(pa.concat_tables(file.waiting).combine_chunks())
             file.waiting, file.waiting_rows = [], 0
 
     def _close(self) -> None:
         if self._open is None:
             return
         file, self._open = self._open, None
-        self._write(file)
-        file.writer.close()
-        named = log_file(self.layout.view, file.day, file.first_us, file.last_us, file.rows)
-        sync_file(file.place)
-        file.place.rename(staged_path(self._root, named.path))
-        self._done.append(named)
+        try:
+            self._write(file)
+        except BaseException:
+            file.writer.drop()
+            raise
+        file.writer.finish()
+        self._done.append(
+            log_file(
+                self._part, self.layout.view, file.first_us, file.last_us, file.rows, self.version, file.writer.path
+            )
+        )
 
 
 def _times(rows: pa.Table) -> Any:

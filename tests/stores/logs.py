@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from headrace.stores.offline import OfflineLog
@@ -21,3 +22,10 @@ def instants(log: OfflineLog, **options: Any) -> list[int]:
     found = [round(at.timestamp() * 1_000_000) - AT for at in rows["event_timestamp"]]
     assert found == rows["visits"]
     return found
+
+
+def private_files(root: Path, part: str = "") -> set[str]:
+    """What lies in a part's own folders, without its lock."""
+    private = root / "_headrace" / (f"parts/{part}" if part else "")
+    folders = ("staged", "tail", "snapshots", "archive")
+    return {file.relative_to(root).as_posix() for name in folders for file in (private / name).iterdir()}
