@@ -28,6 +28,7 @@ from headrace.flows.recording import Summary
 from headrace.flows.runner import by_source
 from headrace.flows.warm import warm
 from headrace.flows.worker.clock import SteadyClock
+from headrace.flows.worker.collector import calm_collector
 from headrace.flows.worker.counting import Counting
 from headrace.flows.worker.log import LogThread
 from headrace.flows.worker.observing import Observer, Silent
@@ -86,7 +87,7 @@ def run_worker(
     warm()
     stopping = stop or threading.Event()
     counting = Counting(observer or Silent())
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, calm_collector():
         worker = _Worker(sources, settings, counting, clock or SteadyClock())
         try:
             worker.run(lambda: interrupts.asked or stopping.is_set())
