@@ -80,7 +80,7 @@ def run_worker(
         SnapshotError: a checkpoint is of other definitions and `on_change` is "refuse".
         DataError: messages were deleted before they were read, or a repartition topic lacks some.
         FencedError: another consumer group writes the same parts.
-        KafkaException: Kafka refuses for good: authorization, an unknown topic.
+        ClusterError: Kafka cannot be reached at the start, lacks a topic, or refuses this client.
     """
     began = time.perf_counter()
     sources = _kafka_sources(views)
