@@ -97,6 +97,12 @@ class Cluster:
             return False
         return True
 
+    def delete_topics(self, topics: Sequence[str]) -> None:
+        """Delete topics with all that is in them."""
+        if topics:
+            for topic, future in self._admin.delete_topics(list(topics), request_timeout=self._timeout).items():
+                self._result(future, f"delete topic '{topic}'")
+
     def delete_records(self, before: Mapping[tuple[str, int], int]) -> None:
         """Let Kafka delete what lies before these offsets."""
         if not before:

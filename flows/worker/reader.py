@@ -5,6 +5,7 @@ how messages become events.
 """
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,10 +15,13 @@ import numpy.typing as npt
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.features.errors import DataError, HeadraceError
+from headrace.flows.kafka.errors import AccessError, explained
 from headrace.flows.kafka.logs import logger_of
 from headrace.flows.worker.opening import Workplace, settled_rows
 from headrace.flows.worker.task import Task
 from headrace.stores.errors import FencedError
+
+logger = logging.getLogger("headrace.worker")
 
 Place = tuple[str, int]
 """Topic and partition."""
@@ -46,6 +50,7 @@ class Reader:
         self._place = place
         self._topics = list(topics)
         self._ends = ends
+        self._config = dict(config)
         self.tasks: dict[Place, Task] = {}
         self._failed: dict[Place, tuple[float, int]] = {}
         self._fenced: dict[Place, float] = {}
@@ -83,7 +88,7 @@ class Reader:
         """Messages that have come, at most a batch; waits for the first of them.
 
         Raises:
-            KafkaException: the consumer cannot go on.
+            ClusterError: the consumer cannot go on.
         """
         first = self._call(lambda: self.consumer.poll(timeout_s))
         if first is None:
@@ -120,9 +125,10 @@ class Reader:
         if error.code() == KafkaError._AUTO_OFFSET_RESET or error.code() == KafkaError.OFFSET_OUT_OF_RANGE:
             self._gap(at)
             return
-        if error.fatal() or not error.retriable():
-            raise KafkaException(error)
-        self._place.observer.trouble("kafka", error.str())
+        told = explained(error, self._config, f"read topic '{at[0]}'")
+        if error.fatal() or isinstance(told, AccessError):
+            raise told
+        self._place.observer.trouble("kafka", str(told))
 
     def _gap(self, at: Place) -> None:
         task = self.tasks.get(at)
@@ -335,7 +341,7 @@ class Reader:
             try:
                 self.consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as error:  # of use to lag monitors only; the checkpoints have the offsets
-                self._place.observer.trouble("kafka", str(error))
+                logger.debug("the group's offsets were not committed: %s", error)
         for at in places:
             self._drop(at, self.tasks[at])
 

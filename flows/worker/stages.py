@@ -55,13 +55,17 @@ def stages_of(flow: str, source: KafkaSource, views: Iterable[ViewDefinition], p
             direct.append(view)
         else:
             routed.setdefault(keys, []).append(view)
+    prefix = repartition_prefix(flow, source)
     routes = tuple(
-        Route(
-            f"{source.name}.by.{'.'.join(keys)}", f"headrace.{flow}.{source.name}.by.{'.'.join(keys)}", keys, tuple(v)
-        )
-        for keys, v in routed.items()
+        Route(f"{source.name}.by.{'.'.join(keys)}", f"{prefix}{'.'.join(keys)}", keys, tuple(its))
+        for keys, its in routed.items()
     )
     return Stages(source, tuple(direct), routes)
+
+
+def repartition_prefix(flow: str, source: KafkaSource) -> str:
+    """How the names of a flow's repartition topics of a source begin; the key columns follow."""
+    return f"headrace.{flow}.{source.name}.by."
 
 
 def _is_keyed(source: KafkaSource, keys: Sequence[str]) -> bool:
