@@ -241,7 +241,7 @@ class _Worker:
         if self._live:
             self._online.tell(now)
             return
-        clocks = [task.flow.clock_us for task in self._tasks() if task.flow.newest_us is not None]
+        clocks = [task.flow.clock_us for task in self._tasks() if task.flow.views and task.flow.newest_us is not None]
         if clocks:
             self._online.tell(min(clocks))
 
