@@ -147,15 +147,17 @@ def connect(address: RedisAddress, timeout_s: float, connections: int) -> Any:
     common: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
-        "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
     }
+    if address.hosts:
+        common["socket_keepalive"] = True
     with speaking_to(address):
         try:
             if address.kind == "server":
                 pool = library.BlockingConnectionPool.from_url(
                     address.plain, max_connections=connections, timeout=timeout_s, **common
                 )
+                pool.connection_class(**pool.connection_kwargs)  # finds options that it does not know
                 return library.Redis(connection_pool=pool)
             given: dict[str, Any] = dict(library.connection.parse_url(address.plain))
         except (ValueError, TypeError) as error:

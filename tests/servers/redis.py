@@ -46,7 +46,7 @@ class RedisServer(ServerProcess):
                 return bool(client.ping())
         except redis.BusyLoadingError:
             return False
-        except (redis.AuthenticationError, redis.NoPermissionError):
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError):
             return True  # it answers, and asks who we are
 
     def restart(self, *, empty: bool = False) -> None:

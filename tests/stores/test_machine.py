@@ -2,16 +2,20 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from tests.servers.redis import RedisServer
 
 from headrace.stores.embedded import EmbeddedStore
 from headrace.stores.memory import MemoryStore
 from headrace.stores.online import OnlineStore, StoredRow
+from headrace.stores.redis import RedisStore
 from headrace.stores.testing import AT, EveryType, Visits, row_layout, rows_of
 
 KEYS = {
@@ -150,3 +154,32 @@ def test_the_memory_store_is_a_dict() -> None:
 
 def test_the_embedded_store_is_a_dict_that_survives() -> None:
     run_state_machine_as_test(EmbeddedMachine, settings=PACE)
+
+
+class RedisMachine(StoreMachine):
+    """A server that writes every command to its disk, killed and started again in between."""
+
+    server: RedisServer
+    layout: Literal["feast", "packed"]
+
+    def open(self) -> OnlineStore:
+        with self.server.client() as client:
+            client.flushall()
+        return RedisStore(self.server.url, layout=self.layout)
+
+    @rule()
+    def crash_and_restart(self) -> None:
+        self.server.restart()
+
+    @rule()
+    def go_on_in_another_process(self) -> None:
+        self.store.close()
+        self.store = RedisStore(self.server.url, layout=self.layout)
+
+
+@pytest.mark.parametrize("layout", ["feast", "packed"])
+def test_the_redis_store_is_a_dict_that_survives(
+    layout: Literal["feast", "packed"], new_redis: Callable[..., RedisServer]
+) -> None:
+    RedisMachine.server, RedisMachine.layout = new_redis(persist=True), layout
+    run_state_machine_as_test(RedisMachine, settings=settings(PACE, max_examples=15))
