@@ -302,6 +302,10 @@ def _message_schema(format: str, schema: Any, registry: str | None, shown: str) 
             )
         return None
     if format == "avro":
+        if registry is not None:
+            raise DefinitionError(
+                f"{shown}: with a registry each message names its own Avro schema; leave out schema=."
+            )
         if isinstance(schema, Mapping):
             return dict(schema)
         if isinstance(schema, (str, PathLike)) and fspath(schema):

@@ -1,5 +1,6 @@
 """Whether values fit the field they are meant for: the result of casting a column, and the refusal of one value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,3 +67,21 @@ def without(array: pa.Array, bad: npt.NDArray[np.bool_]) -> pa.Array:
     if not bad.any():
         return array
     return array.take(pa.array(np.arange(len(array)), mask=bad))
+
+
+def interleaved(parts: Sequence[tuple[Sequence[int], Cast]], n: int) -> Cast:
+    """One column of n rows from parts of it: the rows that each part has, and their values in that order.
+
+    A row that no part has is null.
+    """
+    if len(parts) == 1 and len(parts[0][0]) == n:
+        return parts[0][1]
+    source = np.full(n, -1, dtype=np.int64)
+    unfit: dict[int, str] = {}
+    first = 0
+    for rows, cast in parts:
+        source[np.asarray(rows, dtype=np.int64)] = np.arange(first, first + len(rows))
+        first += len(rows)
+        unfit |= {rows[i]: why for i, why in cast.unfit.items()}
+    values = pa.concat_arrays([cast.array for _, cast in parts])
+    return Cast(values.take(pa.array(source, mask=source < 0)), unfit)

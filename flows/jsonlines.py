@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from headrace.features.events import EventSchema, Field
@@ -22,7 +21,7 @@ from headrace.flows.batch import ARROW_TYPES, Ints
 from headrace.flows.casting import cast_column
 from headrace.flows.deadletter import payload_of_bytes
 from headrace.flows.decode import Decoded, Partitions, assemble, cast_rows
-from headrace.flows.fit import Cast, Unreadable
+from headrace.flows.fit import Cast, Unreadable, interleaved
 from headrace.flows.values import Reading
 
 _INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -80,15 +79,8 @@ def _mixed(
     if not rows:
         return slow, whole
     fast = _cast(fields, columns(rows), how)
-    order = np.empty(len(lines), dtype=np.int64)
-    order[[*usual, *odd]] = np.arange(len(lines))
-    back = pa.array(order)
-    return {f.name: _joined(fast[f.name], usual, slow[f.name], odd, back) for f in fields}, places
-
-
-def _joined(fast: Cast, usual: list[int], slow: Cast, odd: list[int], back: pa.Array) -> Cast:
-    unfit = {usual[i]: why for i, why in fast.unfit.items()} | {odd[i]: why for i, why in slow.unfit.items()}
-    return Cast(pa.concat_arrays([fast.array, slow.array]).take(back), unfit)
+    n = len(lines)
+    return {f.name: interleaved([(usual, fast[f.name]), (odd, slow[f.name])], n) for f in fields}, places
 
 
 def _cast(fields: Sequence[Field], columns: Sequence[list[Any]], how: Reading) -> dict[str, Cast]:

@@ -20,6 +20,9 @@ from headrace.flows.decode import Partitions, assemble, reading_of
 from headrace.flows.fit import Cast
 from headrace.flows.jsonlines import cast_json
 from headrace.flows.kafka.messages import Message, part_column
+from headrace.flows.kafka.registry import Registry
+from headrace.flows.kafka.settings import registry_config
+from headrace.flows.values import Reading
 
 Body: TypeAlias = Callable[[Sequence[bytes]], tuple[dict[str, Cast], dict[int, str]]]
 """Reads n payloads: the fields of the body by their names, and what is wrong with payloads that cannot be read."""
@@ -99,5 +102,16 @@ def _placed(source: KafkaSource, letter: DeadLetter) -> DeadLetter:
     return replace(letter, topic=topic, partition=partition)
 
 
-def _body(source: KafkaSource, fields: tuple[Field, ...], how: Any, overrides: Mapping[str, Any] | None) -> Body:
-    return lambda payloads: cast_json(fields, payloads, how)
+def _body(source: KafkaSource, fields: tuple[Field, ...], how: Reading, overrides: Mapping[str, Any] | None) -> Body:
+    """The decoder of a source's format; only that format's library is loaded."""
+    if source.format == "json":
+        return lambda payloads: cast_json(fields, payloads, how)
+    if source.format == "avro":
+        from headrace.flows.kafka.avro import AvroBody
+
+        # With a schema given the registry is still what says how messages begin: with the id of their own schema.
+        registry = None if source.registry is None else Registry(registry_config(source, overrides))
+        return AvroBody(fields, how, source.message_schema, registry)
+    from headrace.flows.kafka.protobuf import ProtobufBody
+
+    return ProtobufBody(fields, how, source.message_schema, source.registry is not None)
