@@ -87,6 +87,8 @@ class SourceFlow:
         self._live = live
         self._admission = Admission(source, partitions, live=live)
         self._operators = {view.name: ShardOperator(view) for view in self.views}
+        self.changed: tuple[str, ...] = ()
+        self.backfills: tuple[str, ...] = ()
 
     @property
     def newest_us(self) -> int | None:

@@ -92,6 +92,10 @@ class OnlineWriter:
             self._lanes[part] = _Lane(epoch, -1 if reached is None else reached.position)
         return reached
 
+    def migrate(self, view: ViewDefinition) -> None:
+        """Have the store take a changed definition of a view. Raises and waits as `open`."""
+        self._patiently(lambda: self._store.migrate_view(view))
+
     def submit(
         self,
         part: str,

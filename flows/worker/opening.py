@@ -1,6 +1,7 @@
 """Opening a task: take over its part of the log and its rows online, and go on from its checkpoint."""
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.features.sources import Source
 from headrace.features.views import ViewDefinition
 from headrace.flows.pipeline import SourceFlow
 from headrace.flows.snapshot import SnapshotError
@@ -24,6 +24,8 @@ from headrace.stores.checkpoints import Checkpoint, read_checkpoint
 from headrace.stores.errors import MissingStoreError, StoreError
 from headrace.stores.offline import OfflineLog
 from headrace.stores.online import ClockKind
+
+logger = logging.getLogger("headrace.worker")
 
 LOG = "log"
 ONLINE = "online"
@@ -62,8 +64,13 @@ def open_source_task(
     first_offset: Callable[[], int],
     route_partitions: Mapping[str, int],
     outbox: Outbox | None,
+    history: Callable[[int], SourceFlow],
 ) -> SourceTask:
-    """The task of partition `number` of a source, from its checkpoint; from `first_offset()` where there is none."""
+    """The task of partition `number` of a source, from its checkpoint; from `first_offset()` where there is none.
+
+    history: makes a flow of the direct views that has taken the partition up to an offset, for features that the
+    checkpoint does not know.
+    """
     source = stages.source
     topic, partition = source.place(number)
     part = f"{source.name}-{number:04d}"
@@ -79,7 +86,7 @@ def open_source_task(
             **_common(place, part, topic, partition, partitions, offset, flow, log, outbox),
         )
 
-    return _opened(place, part, flow, source, source.name, partition, first_offset, made)
+    return _opened(place, part, flow, source.name, partition, first_offset, made, lambda task: history(task.offset))
 
 
 def open_routed_task(
@@ -91,11 +98,13 @@ def open_routed_task(
     numbers: Sequence[int],
     outbox: Outbox | None,
     let_go: Callable[[str, int, int], None],
+    history: Callable[[Mapping[int, int]], SourceFlow],
 ) -> RoutedTask:
     """The task of a partition of a repartition topic.
 
     numbers: of all partitions of the source. let_go: called with topic, partition and offset before which nothing is
-    read any more.
+    read any more. history: makes a flow of the route's views that has taken this partition's events of each source
+    partition up to an offset.
     """
     part = f"{route.name}-{partition:04d}"
     flow = SourceFlow(judged_source(stages.source), route.views, live=place.live, partitions=numbers)
@@ -107,7 +116,7 @@ def open_routed_task(
             **_common(place, part, route.topic, partition, partitions, offset, flow, log, outbox),
         )
 
-    return _opened(place, part, flow, stages.source, route.name, partition, lambda: 0, made)
+    return _opened(place, part, flow, route.name, partition, lambda: 0, made, lambda task: history(task.inbox.next))
 
 
 def _common(
@@ -153,11 +162,11 @@ def _opened(
     place: Workplace,
     part: str,
     flow: SourceFlow,
-    source: Source,
     offsets_name: str,
     partition: int,
     first_offset: Callable[[], int],
     make: Callable[[int, PartLog], Any],
+    history: Callable[[Any], SourceFlow],
 ) -> Any:
     log = OfflineLog(place.root, part=part)
     try:
@@ -168,11 +177,14 @@ def _opened(
         task: Task = make(offset, PartLog(part, log, -1 if known is None else known))
         if found is not None and known is not None:
             _restore(place, task, found)
+            _change(place, task, history)
         reached = place.online.open(part, epoch)
         task.epoch = epoch
         task.go_on_from(None if reached is None else reached.position, 0 if reached is None else reached.clock_us)
         if known is not None and (reached is None or reached.position < offset):
-            task.refill(settled_rows(place, flow.views), None)
+            task.refill(settled_rows(place, flow.views))
+        elif flow.changed:
+            task.show_all()
     except BaseException:
         with contextlib.suppress(StoreError):  # the failure that brought us here says more
             log.close()
@@ -191,6 +203,18 @@ def _restore(place: Workplace, task: Task, found: Checkpoint) -> None:
     task.flow.load(
         {name: chain for name, chain in found.snapshots.items() if name != TASK}, on_change=place.settings.on_change
     )
+
+
+def _change(place: Workplace, task: Task, history: Callable[[Any], SourceFlow]) -> None:
+    """Views that have changed since the checkpoint: the stores take the new definition, new features their history."""
+    for view in task.flow.views:
+        if view.name in task.flow.changed:
+            if view.log:
+                task.log.log.migrate_view(view)
+            place.online.migrate(view)
+    if task.flow.backfills:
+        logger.info("part '%s': reading the history of %s", task.part, ", ".join(task.flow.backfills))
+        task.flow.graft(history(task))
 
 
 def _check_views(place: Workplace, task: Task, found: Checkpoint) -> None:

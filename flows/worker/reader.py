@@ -223,7 +223,7 @@ class Reader:
         recent = now - self._refilled < DRAIN_S  # another task has just written what the log has
         before = {} if recent else settled_rows(self._place, self._views())
         self._refilled = now
-        task.refill(before, None)
+        task.refill(before)
         self._place.observer.recovered("online store")
 
     def _views(self) -> list[Any]:

@@ -14,11 +14,13 @@ from headrace.flows.deadletter import DeadLetter
 from headrace.flows.kafka.decoding import MessageDecoder
 from headrace.flows.kafka.errors import ClusterError
 from headrace.flows.kafka.topics import Cluster
+from headrace.flows.pipeline import SourceFlow
+from headrace.flows.worker.history import history_of_partition, history_of_target
 from headrace.flows.worker.opening import Workplace, open_routed_task, open_source_task
 from headrace.flows.worker.outbox import Outbox
 from headrace.flows.worker.reader import Place, Reader, runs_of, sampled_stamps
 from headrace.flows.worker.stages import Route, Stages
-from headrace.flows.worker.task import RoutedTask, SourceTask, Task
+from headrace.flows.worker.task import RoutedTask, SourceTask, Task, judged_source
 
 SAY_S = 0.25
 """How often a source partition tells the repartition topics how far it has come, when it has sent nothing."""
@@ -62,6 +64,18 @@ class SourceReader(Reader):
             lambda: self._first_offset(topic, partition),
             self._route_partitions,
             self._outbox,
+            lambda upto: self._history(topic, partition, upto),
+        )
+
+    def _history(self, topic: str, partition: int, upto: int) -> SourceFlow:
+        return history_of_partition(
+            self._source,
+            self._stages.direct,
+            self._config,
+            self._source.number(topic, partition),
+            upto,
+            live=self._place.live,
+            now_us=time.time_ns() // 1000,
         )
 
     def _first_offset(self, topic: str, partition: int) -> int:
@@ -195,6 +209,19 @@ class RoutedReader(Reader):
             self._numbers,
             self._outbox,
             self._let_go,
+            lambda upto: self._history(partition, upto),
+        )
+
+    def _history(self, partition: int, upto: Mapping[int, int]) -> SourceFlow:
+        return history_of_target(
+            self._stages.source,
+            judged_source(self._stages.source),
+            self._route.views,
+            self._config,
+            upto,
+            (self._route.keys, self._partitions, partition),
+            live=self._place.live,
+            now_us=time.time_ns() // 1000,
         )
 
     def _let_go(self, topic: str, partition: int, offset: int) -> None:

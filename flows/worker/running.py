@@ -50,6 +50,8 @@ TELL_S = 1.0
 """How often the online store is told the clock."""
 DEAD_LETTER_PARTITIONS = 4
 """Of the dead letter topic, where it has to be made."""
+BACKFILL_POLL_MS = 86_400_000
+"""How long a worker may be away from its group while it reads the history of a new feature."""
 STOP_S = 30.0
 """How long a stop waits for stores that do not answer; then it leaves without a last checkpoint, and loses nothing."""
 
@@ -156,7 +158,9 @@ class _Worker:
 
     def _open(self, source: KafkaSource, views: list[ViewDefinition]) -> list[Reader]:
         settings = self._settings
-        own = {"client.id": f"headrace.{settings.name}.{settings.worker}"}
+        own: dict[str, Any] = {"client.id": f"headrace.{settings.name}.{settings.worker}"}
+        if settings.on_change == "backfill":  # the group waits while history is read
+            own["max.poll.interval.ms"] = BACKFILL_POLL_MS
         config = consumer_config(source, f"{settings.consumer_group}.{source.name}", {**own, **settings.kafka})
         cluster = Cluster.of(source, settings.kafka)
         counts = cluster.partitions(source.topics)

@@ -171,14 +171,16 @@ class Task:
         self._floor_us = clock_us
         self._silent_until = position if position is not None and position > self.offset else None
 
-    def refill(self, before: Mapping[str, pa.Table], clock_us: int | None) -> None:
+    def refill(self, before: Mapping[str, pa.Table]) -> None:
         """Write every row anew, because the store has lost them: those of the log, then those held in memory."""
-        at = self.clock(clock_us)
         for name, table in before.items():
             if table.num_rows:
                 self._online.submit(self.part, {name: table}, self.offset, self._clock_us())
-        now = self.flow.rows(self._clock_us() if at is None else at)
-        self._online.submit(self.part, now, self.offset, self._clock_us())
+        self._online.submit(self.part, self.flow.rows(self._clock_us()), self.offset, self._clock_us())
+
+    def show_all(self) -> None:
+        """Write the row of every entity in memory, because a view has changed; what has emptied stays as it was."""
+        self._show(self.flow.rows(self._clock_us()), None)
 
     # Checkpoints
 
