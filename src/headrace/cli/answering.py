@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.cli.places import LOG, part_of
 from headrace.features.dtypes import TIMESTAMP
 from headrace.features.errors import HeadraceError
 from headrace.features.time import instant_us
@@ -14,13 +15,8 @@ from headrace.features.views import ViewDefinition
 from headrace.serving.client import Client
 from headrace.serving.vectors import FeatureVector
 from headrace.stores.deadletters import read_dead_letters
-from headrace.stores.embedded import EmbeddedStore
 from headrace.stores.memory import MemoryStore
 from headrace.stores.offline import OfflineLog
-
-# The parts of a data folder, as headrace.flows.runner lays them out; asking needs no engine to be installed.
-ONLINE = "online"
-LOG = "log"
 
 
 @dataclass(frozen=True)
@@ -37,15 +33,9 @@ class History:
     settled_us: int | None
 
 
-def now(view: ViewDefinition, keys: Mapping[str, Any], data: Path) -> FeatureVector:
-    """What the online store says now: by the wall clock behind a live flow, by the stream's own after a replay."""
-    with EmbeddedStore(data / ONLINE, read_only=True) as store:
-        return Client(store).get(view, keys)
-
-
-def as_of(view: ViewDefinition, keys: Mapping[str, Any], at: str, data: Path) -> FeatureVector:
+def as_of(view: ViewDefinition, keys: Mapping[str, Any], at: str, data: str | Path) -> FeatureVector:
     """What serving would have said at an instant, from the log: nothing from after it, expiry included (C11)."""
-    rows = OfflineLog(data / LOG).scan(view, [keys], to_us=instant_us(at, "--at"))
+    rows = OfflineLog(part_of(data, LOG)).scan(view, [keys], to_us=instant_us(at, "--at"))
     then = MemoryStore()
     then.write(view, rows.slice(max(0, rows.num_rows - 1)))
     return Client(then).get(view, keys, at=at)
@@ -54,7 +44,7 @@ def as_of(view: ViewDefinition, keys: Mapping[str, Any], at: str, data: Path) ->
 def history(
     view: ViewDefinition,
     keys: Mapping[str, Any],
-    data: Path,
+    data: str | Path,
     *,
     from_us: int | None = None,
     to_us: int | None = None,
@@ -65,7 +55,7 @@ def history(
     Without `to_us` up to the flow's clock: provisional rows after it have not come about yet. A view that thins its log
     (`log_every`) has the rows that it kept; one without a log raises `MissingStoreError`.
     """
-    log = OfflineLog(data / LOG)
+    log = OfflineLog(part_of(data, LOG))
     clock = log.manifest().clock
     if to_us is None and clock is not None:
         to_us = clock.us
@@ -76,10 +66,10 @@ def history(
     return History(rows.slice(older).to_pylist(), dtypes, older, log.settled_us(view))
 
 
-def dead_letters(data: Path, limit: int = 0) -> tuple[list[dict[str, Any]], int]:
+def dead_letters(data: str | Path, limit: int = 0) -> tuple[list[dict[str, Any]], int]:
     """Events that runs into the folder could not take, oldest first, and how many older ones the limit leaves out."""
-    log = OfflineLog(data / LOG)
-    if not log.root.is_dir():
+    log = OfflineLog(part_of(data, LOG))
+    if not log.manifest().parts:
         raise HeadraceError(f"{data} holds no log. Fill it with `headrace run FILE --data {data}`.")
     rows = read_dead_letters(log)
     older = max(0, rows.num_rows - limit) if limit else 0

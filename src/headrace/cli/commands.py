@@ -52,8 +52,10 @@ app = typer.Typer(
 )
 
 DataFolder = Annotated[
-    Path,
-    typer.Option("--data", envvar="HEADRACE_DATA", help="Folder of the online store, the log and the checkpoints."),
+    str,
+    typer.Option(
+        "--data", metavar="DIR|URL", envvar="HEADRACE_DATA", help="Where the log, checkpoints and online store are."
+    ),
 ]
 ViewsPath = Annotated[
     Path, typer.Argument(metavar="FILE", help="Python file with your feature views.", show_default=False)
@@ -129,7 +131,11 @@ def get(
         str | None,
         typer.Option("--at", metavar="TIME", help="Ask as of this instant (2026-01-01T09:00Z).", show_default="now"),
     ] = None,
-    data: DataFolder = DATA,
+    data: DataFolder = str(DATA),
+    online: Annotated[
+        str | None,
+        typer.Option("--online", metavar="URL", help="The online store to ask.", show_default="that of the run"),
+    ] = None,
     file: FromFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -140,13 +146,14 @@ def get(
     - `headrace get driver_activity driver_id=7`
     - `headrace get driver_activity driver_id=7 --at 2026-01-01T09:00Z`
     """
-    from headrace.cli.answering import as_of, now
+    from headrace.cli.answering import as_of
+    from headrace.cli.places import now, online_of
     from headrace.cli.questions import entity_keys
     from headrace.cli.show import show_vector
 
     asked = asked_view(data, file, view)
     entity = entity_keys(asked, keys)
-    vector = now(asked, entity, data) if at is None else as_of(asked, entity, at, data)
+    vector = now(asked, entity, online_of(data, file, online)) if at is None else as_of(asked, entity, at, data)
     show_vector(asked, vector, as_json=as_json)
 
 
@@ -157,7 +164,7 @@ def history(
     since: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Only rows after this instant.")] = None,
     until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only rows up to this instant.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="The newest so many rows; 0: all.")] = 20,
-    data: DataFolder = DATA,
+    data: DataFolder = str(DATA),
     file: FromFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -181,7 +188,7 @@ def history(
 @app.command()
 def dead(
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="The newest so many; 0: all.")] = 20,
-    data: DataFolder = DATA,
+    data: DataFolder = str(DATA),
     as_json: AsJson = False,
 ) -> None:
     """Show the events that could not be taken, each with its reason."""

@@ -104,7 +104,7 @@ def flow(request: Request) -> int:
     """
     settings = request.settings  # says what is wrong before anything starts
     if "://" not in settings.data:
-        remember(Path(settings.data), request.file, online=request.given_online)
+        remember(Path(settings.data), request.file, live={"online": request.given_online})
     if request.config.flow.workers > 1:
         from headrace.cli.supervised import supervise
 

@@ -66,10 +66,10 @@ def work(request: Request) -> int:
             )
             summary = stopping.run(lambda: run_worker(request.views, settings, observer=observer, stop=stopping.asked))
         except HeadraceError as error:
-            told = wrong(error) if isinstance(error, FOR_GOOD) else error
+            told = _told(error, request)
             if not supervised:
                 raise told from error
-            log.error("the flow cannot go on", error=str(error))
+            log.error("the flow cannot go on", error=str(told))
             return _exit_code(told)
         log.info("flow stopped" if summary.stopped else "flow ended", read=sum(summary.read.values()))
         if line is not None:
@@ -77,6 +77,17 @@ def work(request: Request) -> int:
     if not supervised:
         _show(request, summary)
     return INTERRUPTED if stopping.first == signal.SIGINT else DONE
+
+
+def _told(error: HeadraceError, request: Request) -> HeadraceError:
+    """The error with what the command line offers, as one that starting again cannot mend where that is so."""
+    if isinstance(error, SnapshotError | SchemaMismatchError) and request.config.flow.on_change == "refuse":
+        return ConfigurationError(
+            f"{error} To keep the state of unchanged features and let new ones begin empty: "
+            f"headrace run {request.file.path.name} --on-change start. To read their history from the topic: "
+            "--on-change backfill."
+        )
+    return wrong(error) if isinstance(error, FOR_GOOD) else error
 
 
 def _exit_code(error: HeadraceError) -> int:

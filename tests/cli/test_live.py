@@ -1,0 +1,237 @@
+"""`headrace run` over Kafka on real servers, as a person runs it: one worker or several, stopped, asked, run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.servers.fixtures import RedisAddress
+from tests.servers.kafka import Kafka
+from tests.servers.process import free_port
+
+from headrace.ops.errors import DONE, WRONG_CONFIGURATION
+
+VIEWS = """
+from headrace.features import Entity, Event, EventTime, FeatureView, KafkaSource
+
+class Ride(Event):
+    driver_id: str
+    fare: float
+    at: EventTime
+
+rides = KafkaSource("TOPIC", Ride, name="rides", keyed_by="driver_id", lateness="10s")
+
+class DriverActivity(FeatureView, source=rides, entity=Entity("driver", key="driver_id"), ttl="7d"):
+    pickups_30m = Ride.count(last="30m")
+    fare_max = Ride.fare.max(last="1d")
+"""
+DRIVERS = 20
+
+
+class Project:
+    """A views file over a topic of its own, with its configuration, and the command run in its folder."""
+
+    def __init__(self, folder: Path, kafka: Kafka, redis: RedisAddress) -> None:
+        self.folder = folder
+        self.kafka = kafka
+        self.redis = redis
+        self.topic = kafka.new_topic(4, "rides")
+        (folder / "rides.py").write_text(VIEWS.replace("TOPIC", self.topic))
+        (folder / "headrace.toml").write_text(
+            f'[flow]\ncheckpoint_every = "1s"\n[kafka]\nbootstrap.servers = "{kafka.bootstrap}"\n'
+            f'[online]\nurl = "{redis.url}"\n'
+        )
+        self.running: list[subprocess.Popen[str]] = []
+
+    def send(self, rides: int) -> None:
+        now_ms = round(time.time() * 1000)
+        rows = [{"driver_id": f"d{n % DRIVERS}", "fare": float(n), "at": _iso(now_ms - 1)} for n in range(rides)]
+        self.kafka.produce(self.topic, rows, key="driver_id")
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        self.running.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "headrace", *words],
+                cwd=self.folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"COLUMNS": "160"} | environment,
+            )
+        )
+        return self.running[-1]
+
+    def run(self, *words: str, code: int = DONE, **environment: str) -> str:
+        process = self.start(*words, **environment)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, err
+        return out if code == DONE else err
+
+    def pickups(self) -> int:
+        """The newest value of all drivers, summed: each ride counts once."""
+        total = 0
+        for driver in range(DRIVERS):
+            words = ("get", "driver_activity", f"driver_id=d{driver}", "--json")
+            total += json.loads(self.run(*words))["features"]["pickups_30m"]
+        return total
+
+
+def _iso(ms: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms / 1000)) + f".{ms % 1000:03}Z"
+
+
+@pytest.fixture
+def project(tmp_path: Path, kafka: Kafka, redis_server: RedisAddress) -> Iterator[Project]:
+    made = Project(tmp_path, kafka, redis_server)
+    yield made
+    for process in made.running:
+        process.kill()
+        process.communicate()
+
+
+class Lines:
+    """Log lines of a process as they come, read in a thread so that it never waits for a reader."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.all: list[dict[str, Any]] = []
+        self._process = process
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.all.append(json.loads(line))
+
+    def wait(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for line in list(self.all):
+                if condition(line):
+                    return line
+            assert self._process.poll() is None, self.all
+            time.sleep(0.05)
+        raise AssertionError(self.all)
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.1)
+
+
+def test_rides_become_features_that_get_and_history_show(project: Project) -> None:
+    project.send(200)
+    summary = json.loads(project.run("run", "rides.py", "--until-end", "--json"))
+    assert summary["read"] == {"rides": 200}
+    assert summary["taken"] == 200
+    got = json.loads(project.run("get", "driver_activity", "driver_id=d7", "--json"))
+    assert got["features"] == {"pickups_30m": 10, "fare_max": 187.0}
+    with project.redis.client() as client:
+        assert client.dbsize() >= DRIVERS  # there, and not in an embedded store
+    assert not (project.folder / "headrace-data" / "online").exists()
+    project.send(20)
+    again = project.run("run", "rides.py", "--until-end")
+    assert re.search(r"events read +20 in", again)
+    assert "headrace get driver_activity driver_id=..." in again
+    assert json.loads(project.run("get", "driver_activity", "driver_id=d7", "--json"))["features"]["pickups_30m"] == 11
+
+
+def test_sigterm_to_a_supervisor_of_two_drains_checkpoints_and_leaves(project: Project) -> None:
+    project.send(400)
+    port = free_port()
+    process = project.start("run", "rides.py", "--workers", "2", "--metrics-port", str(port), "--json")
+    lines = Lines(process)
+    for worker in ("-0", "-1"):
+        lines.wait(lambda line, end=worker: line["event"] == "ready" and line["worker"].endswith(end))
+    pids = [line["pid"] for line in lines.all if line["event"] == "worker started"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        assert json.load(answer)["ok"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == DONE
+    assert process.stdout is not None
+    first = json.loads(process.stdout.read())
+    assert not any(is_there(pid) for pid in pids)
+    assert first["stopped"]
+    # What the two had read is in their checkpoints: the next run reads the rest and no more.
+    project.send(100)
+    second = json.loads(project.run("run", "rides.py", "--until-end", "--workers", "2", "--json"))
+    assert first["read"].get("rides", 0) + second["read"].get("rides", 0) == 500
+    assert project.pickups() == 500
+
+
+def test_workers_do_not_outlive_a_killed_supervisor_and_their_state_is_kept(project: Project) -> None:
+    project.send(100)
+    process = project.start("run", "rides.py", "--workers", "2")
+    lines = Lines(process)
+    lines.wait(lambda line: line["event"] == "ready")
+    pids = [line["pid"] for line in lines.all if line["event"] == "worker started"]
+    process.kill()
+    wait_for(lambda: not any(is_there(pid) for pid in pids))
+    project.run("run", "rides.py", "--until-end")
+    assert project.pickups() == 100
+
+
+def test_a_second_signal_ends_at_once_and_loses_nothing(project: Project) -> None:
+    project.send(100)
+    process = project.start("run", "rides.py", "--workers", "2")
+    lines = Lines(process)
+    lines.wait(lambda line: line["event"] == "ready")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    process.wait(30)
+    assert time.monotonic() - began < 10
+    project.run("run", "rides.py", "--until-end")
+    assert project.pickups() == 100
+
+
+def test_a_changed_view_is_refused_for_good_with_the_way_out(project: Project) -> None:
+    project.send(40)
+    project.run("run", "rides.py", "--until-end")
+    file = project.folder / "rides.py"
+    file.write_text(file.read_text() + '    fare_min = Ride.fare.min(last="1d")\n')
+    said = project.run("run", "rides.py", "--until-end", code=WRONG_CONFIGURATION)
+    assert "error: " in said
+    assert "Traceback" not in said
+    assert "--on-change start" in said
+    assert "--on-change backfill" in said
+    said = project.run("run", "rides.py", "--workers", "2", code=WRONG_CONFIGURATION)
+    assert [line for line in said.splitlines() if json.loads(line)["event"] == "configuration is wrong; the flow stops"]
+    assert sum('"worker started"' in line for line in said.splitlines()) == 2
+
+
+def test_no_password_is_printed_whatever_fails(project: Project) -> None:
+    planted = "hunter2-PLANTED"
+    environment = {
+        "PLANTED": planted,
+        "HEADRACE_ONLINE_URL": f"redis://:{planted}@127.0.0.1:{project.redis.port}/0",
+        "HEADRACE_KAFKA_SASL_PASSWORD": planted,
+        "HEADRACE_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}",
+        "HEADRACE_KAFKA_SOCKET_TIMEOUT_MS": "1000",
+    }
+    for words in (("run", "rides.py", "--until-end"), ("run", "rides.py", "--until-end", "--log-format", "json")):
+        process = project.start(*words, **environment)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode not in (DONE, -signal.SIGKILL), err
+        assert planted not in out + err
