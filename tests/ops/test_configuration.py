@@ -1,10 +1,12 @@
 """What a flow is told: the file, over it the environment, over it the command line; and every mistake by its place."""
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from headrace.ops.configuration import configuration_file, configure
+from headrace.ops.configuration import configuration_file, configure, type_of
 from headrace.ops.errors import ConfigurationError
 from headrace.ops.settings import Configuration, Seconds
 
@@ -169,3 +171,18 @@ def test_the_file_is_found_beside_the_views(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "there" / "headrace.toml").touch()
     assert configuration_file(views, None) == tmp_path / "there" / "headrace.toml"
     assert configuration_file(views, Path("other.toml")) == Path("other.toml")
+
+
+def test_the_page_of_configuration_lists_every_key_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    listed = set(re.findall(r"^\| (\w+) \| `(\w+)` \|", page, re.MULTILINE))
+    sections = [each.name for each in fields(Configuration) if each.name != "kafka"]
+    assert listed == {(section, each.name) for section in sections for each in fields(type_of(section))}
+
+
+def test_the_example_of_the_page_is_read(written) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    example = re.search(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert example is not None
+    found = configure(written(example[1]), environment={"KAFKA_PASSWORD": "k", "REDIS_PASSWORD": "r"})
+    assert (found.flow.name, found.kafka["sasl.mechanism"]) == ("rides", "SCRAM-SHA-512")
