@@ -95,6 +95,7 @@ class LogThread:
         self._todo: deque[_Rows | _Committing | _Closing] = deque()
         self._rows = 0
         self._changed = threading.Condition()
+        self._leaving: dict[str, int] = {}
         self._closing = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
@@ -130,8 +131,15 @@ class LogThread:
         if part.failure is None:
             part.failure = StoreError(f"The part '{part.name}' was given up by this worker.")
         with self._changed:
+            self._leaving[part.name] = self._leaving.get(part.name, 0) + 1
             self._todo.append(_Closing(part))
             self._changed.notify_all()
+
+    def wait_closed(self, name: str) -> None:
+        """Wait until a part of that name, given up before, is closed: one object at a time works in its files."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._leaving.get(name) or self._failure is not None)
+            self._raise_failure()
 
     def end(self) -> None:
         """End the thread; what waits is dropped."""
@@ -198,6 +206,9 @@ class LogThread:
             part.log.close()
         except StoreError as error:  # nothing of it counts any more
             self._observer.trouble("log", str(error))
+        with self._changed:
+            self._leaving[part.name] -= 1
+            self._changed.notify_all()
 
     def _stage(self, item: _Rows) -> None:
         for view, table in item.rows:

@@ -26,7 +26,7 @@ GATHERED_ROWS = 500_000
 COALESCE_ROWS = 50_000
 """Rows of a task that gather before older ones of the same entities are dropped."""
 
-State = Literal["open", "fenced", "lost"]
+State = Literal["open", "fenced", "lost", "closed"]
 
 
 class StoppedError(Exception):
@@ -144,7 +144,8 @@ class OnlineWriter:
         """Whether the store still takes this task's rows."""
         with self._changed:
             self._raise_failure()
-            return self._lanes[part].state
+            lane = self._lanes.get(part)
+            return "closed" if lane is None else lane.state
 
     def written(self, part: str, position: int, timeout_s: float) -> bool:
         """Wait until rows up to `position` are in the store; False if they are not after `timeout_s`."""

@@ -168,6 +168,7 @@ def _opened(
     make: Callable[[int, PartLog], Any],
     history: Callable[[Any], SourceFlow],
 ) -> Any:
+    place.logs.wait_closed(part)
     log = OfflineLog(place.root, part=part)
     try:
         epoch = log.claim(steal=True)

@@ -251,11 +251,8 @@ class Reader:
         if full == self._paused:
             return
         self._paused = full
-        mine = [TopicPartition(*at) for at in self.tasks]
-        if full:
-            self.consumer.pause(mine)
-        else:
-            self.consumer.resume(mine)
+        mine = [TopicPartition(*at) for at, task in self.tasks.items() if not task.paused]
+        (self.consumer.pause if full else self.consumer.resume)(mine)
 
     def _checkpoint(self, now: float) -> None:
         """One task at a time, so that no two checkpoints follow each other at once."""

@@ -105,28 +105,24 @@ class SourceReader(Reader):
         for letter in dead:
             number = letter.partition if self._single else self._source.number(str(letter.topic), letter.partition)
             letters.setdefault(number, []).append(letter)
-        decoded = time.perf_counter()
+        at = time.perf_counter()
+        decoding = (at - began) / len(messages)
         for number, start, end in runs:
             task = self.tasks.get(self._source.place(number))
             if task is None:  # it has just left, and whoever has it reads these messages too
                 continue
             assert isinstance(task, SourceTask)
             lo, hi = np.searchsorted(batch.partition, [number, number + 1]).tolist()
-            its = messages[start:end]
-            task.take(
-                batch.take(slice(lo, hi)),
-                letters.get(number, []),
-                its[-1].offset() + 1,
-                clock_us,
-                wall_us,
-                sampled_stamps(its),
-            )
-            steps = {
-                "decode": (decoded - began) * (end - start) / len(messages),
-                "process": time.perf_counter() - decoded,
-            }
+            its, events, dead_here = messages[start:end], batch.take(slice(lo, hi)), letters.get(number, [])
+            if its[0].offset() < task.offset:  # taken before: the client has gone back further than it was asked to
+                events = events.take(events.offset >= task.offset)
+                dead_here = [letter for letter in dead_here if letter.offset >= task.offset]
+            offset = max(task.offset, its[-1].offset() + 1)
+            task.take(events, dead_here, offset, clock_us, wall_us, sampled_stamps(its))
+            now = time.perf_counter()
+            steps = {"decode": decoding * (end - start), "process": now - at}
             self._place.observer.batch(task.part, end - start, sum(map(len, its)), steps)
-            decoded = time.perf_counter()
+            at = now
         if tombstones:
             self._place.observer.counted(f"{self._source.name}", "tombstone", tombstones)
         if self._outbox is not None:
