@@ -14,10 +14,11 @@ the stream is cut into batches, nor on when a snapshot was taken; with `idle_aft
 as silence does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -28,17 +29,28 @@ from headrace.features.sources import Source
 from headrace.features.time import HOUR, format_duration, format_instant
 from headrace.flows import verdicts
 from headrace.flows.batch import EventBatch, Ints
+from headrace.flows.chain import Chain, Chained, Link, follow
 from headrace.flows.deadletter import AHEAD, BEHIND, LATE, DeadLetter, Reason, payload_text
 from headrace.flows.lanes import NEVER
+from headrace.flows.snapshot import SnapshotError, pack, seal_of
 from headrace.flows.verdicts import UNBOUNDED
+from headrace.stores.checkpoints import SnapshotPart
 
 PARTITIONS = 1 << 15
 """Partitions 0 to 32767 can be told apart in an event's position."""
 WALL_AHEAD_US = HOUR
 """How far ahead of the wall clock an event may be where the source sets no `max_ahead`."""
 
-_VERSION = 1
+_ID_BYTES = 32  # of an id in a snapshot, about
 _REASONS: dict[int, Reason] = {verdicts.LATE: LATE, verdicts.AHEAD: AHEAD, verdicts.BEHIND: BEHIND}
+
+
+class _Meta(Chained):
+    """What a part of a judge's chain says beside its arrays. ids: those whose times are in the array `seen`."""
+
+    source: str
+    dedup: str | None
+    ids: list[Any]
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,8 @@ class Admission:
         self._scalars = np.full(3, NEVER, dtype=np.int64)
         self._seen: dict[Any, int] = {}
         self._swept = 0
+        self._chain = Chain()
+        self._fresh: dict[Any, int] | None = None  # ids taken since the last snapshot
         for partition in partitions:
             self._make_room(partition, partition)
             self._known[partition] = True
@@ -120,7 +134,10 @@ class Admission:
             mark,
         )
         changed = np.flatnonzero(seen != before)
-        self._seen.update((keys[i], int(seen[i])) for i in changed)
+        taken = {keys[i]: int(seen[i]) for i in changed}
+        self._seen.update(taken)
+        if self._fresh is not None:
+            self._fresh.update(taken)
         self._forget(settled_us)
         return self._sorted_out(batch, verdict, effective, mark)
 
@@ -169,46 +186,65 @@ class Admission:
             for p in np.flatnonzero(self._known)
         }
 
-    def snapshot(self) -> dict[str, Any]:
-        """The whole state as a dict of msgpack types: a judge restored from it gives the same verdicts."""
-        floor = self._reached()
-        kept = [(key, te) for key, te in self._seen.items() if te >= floor]
-        partitions = np.flatnonzero(self._known)
-        return {
-            "version": _VERSION,
-            "dedup": self._source.dedup,
-            "partitions": [int(p) for p in partitions],
-            "newest": [int(self._newest[p]) for p in partitions],
-            "heard": [int(self._heard[p]) for p in partitions],
-            "scalars": [int(each) for each in self._scalars],
-            "ids": [key for key, _ in kept],
-            "seen": np.array([te for _, te in kept], dtype="<i8").tobytes(),
-        }
+    def save(self, full: bool = False) -> SnapshotPart:
+        """The state for a checkpoint: a judge that has loaded it gives the same verdicts.
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of a snapshot, in place of the present one.
+        A delta has the ids that were taken since the part saved last.
+
+        Args:
+            full: everything, whatever was saved before.
+        """
+        if full:
+            self._chain.begin()
+        floor = self._reached()
+        delta = self._fresh is not None and self._chain.bears(len(self._fresh) * _ID_BYTES)
+        ids = self._fresh if delta and self._fresh is not None else self._seen
+        kept = [(key, te) for key, te in ids.items() if te >= floor]
+        partitions = np.flatnonzero(self._known)
+        arrays = {
+            "partitions": partitions.astype(np.int64),
+            "newest": self._newest[partitions],
+            "heard": self._heard[partitions],
+            "scalars": self._scalars.copy(),
+        }
+        source = self._source
+        self._fresh = {} if source.dedup is not None else None
+
+        def packed(link: Link) -> bytes:
+            meta = _Meta(link, source.name, source.dedup, [key for key, _ in kept])
+            arrays["seen"] = np.array([te for _, te in kept], dtype=np.int64)
+            return pack(msgspec.to_builtins(meta, builtin_types=(bytes,)), arrays)
+
+        return self._chain.add(len(kept) * _ID_BYTES, packed, delta=delta)
+
+    def load(self, chain: Sequence[bytes]) -> None:
+        """Take over the state of a full part and the deltas saved after it, in place of the present one.
 
         Raises:
-            DataError: the snapshot is of another format, or of a source that told its events apart by another column.
+            SnapshotError: a part is damaged or missing, or of a source that told its events apart by another column.
         """
-        if state.get("version") != _VERSION:
-            raise DataError(
-                f"Source '{self._source.name}': the snapshot's admission state has version {state.get('version')!r}, "
-                f"this Headrace reads {_VERSION}. Restart the flow from the source's beginning."
-            )
-        if state["dedup"] != self._source.dedup:
-            raise DataError(
-                f"Source '{self._source.name}': the snapshot was taken with dedup={state['dedup']!r} and the source "
-                f"now has dedup={self._source.dedup!r}. Set it back, or restart the flow from the source's beginning."
-            )
+        source = self._source
+        parts = follow(chain, _Meta, f"source '{source.name}'")
+        for meta, _ in parts:
+            if meta.dedup != source.dedup:
+                raise SnapshotError(
+                    f"Source '{source.name}': the snapshot was taken with dedup={meta.dedup!r} and the source now has "
+                    f"dedup={source.dedup!r}. Set it back, or restart the flow from the source's beginning."
+                )
+        arrays = parts[-1][1]
         self._newest, self._heard, self._known = verdicts.empty_state(0)
-        for partition, newest, heard in zip(state["partitions"], state["newest"], state["heard"], strict=True):
-            self._make_room(partition, partition)
-            self._known[partition], self._newest[partition], self._heard[partition] = True, newest, heard
-        self._scalars = np.array(state["scalars"], dtype=np.int64)
-        times = np.frombuffer(state["seen"], dtype="<i8").tolist()
-        self._seen = dict(zip(state["ids"], times, strict=True))
+        if len(arrays["partitions"]):
+            self._make_room(int(arrays["partitions"].min()), int(arrays["partitions"].max()))
+            self._known[arrays["partitions"]] = True
+            self._newest[arrays["partitions"]] = arrays["newest"]
+            self._heard[arrays["partitions"]] = arrays["heard"]
+        self._scalars = arrays["scalars"]
+        self._seen = {}
+        for meta, its in parts:
+            self._seen.update(zip(meta.ids, its["seen"].tolist(), strict=True))
         self._swept = len(self._seen)
+        self._fresh = {} if source.dedup is not None else None
+        self._chain.resume(seal_of(chain[-1]), [len(meta.ids) * _ID_BYTES for meta, _ in parts])
 
     def _tick(self, clock_us: int | None) -> None:
         if clock_us is not None:
@@ -270,6 +306,8 @@ class Admission:
         floor = max(self._reached(), NEVER if settled_us is None else settled_us)
         self._seen = {key: te for key, te in self._seen.items() if te >= floor}
         self._swept = len(self._seen)
+        if self._fresh is not None:
+            self._fresh = {key: te for key, te in self._fresh.items() if te >= floor}
 
     def _sorted_out(self, batch: EventBatch, verdict: npt.NDArray[np.uint8], effective: Ints, mark: Ints) -> Admitted:
         worst = int(verdict.max())

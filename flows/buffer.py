@@ -1,6 +1,6 @@
 """Events between the online reading and the settled log: held in columns until the watermark passes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -62,6 +62,7 @@ class SettlingBuffer:
 
     def __init__(self) -> None:
         self._chunks: list[tuple[int, int, Prepared]] = []  # (least effective instant, greatest, events)
+        self._fresh: list[bool] = []  # whether each chunk came after the last snapshot
 
     def __len__(self) -> int:
         return sum(len(events) for _, _, events in self._chunks)
@@ -70,6 +71,7 @@ class SettlingBuffer:
         """Hold a batch of events back."""
         if len(events):
             self._chunks.append((int(events.effective.min()), int(events.effective.max()), events))
+            self._fresh.append(True)
 
     def take(self, upto: int) -> Prepared | None:
         """Remove and return the events effective at or before instant `upto`; None if there are none.
@@ -79,7 +81,10 @@ class SettlingBuffer:
         """
         due: list[Prepared] = []
         kept: list[tuple[int, int, Prepared]] = []
-        for least, greatest, events in self._chunks:
+        still_fresh: list[bool] = []
+        for (least, greatest, events), fresh in zip(self._chunks, self._fresh, strict=True):
+            if greatest > upto:
+                still_fresh.append(fresh)
             if least > upto:
                 kept.append((least, greatest, events))
             elif greatest <= upto:
@@ -89,7 +94,7 @@ class SettlingBuffer:
                 due.append(events.take(now))
                 rest = events.take(~now)
                 kept.append((int(rest.effective.min()), greatest, rest))
-        self._chunks = kept
+        self._chunks, self._fresh = kept, still_fresh
         if not due:
             return None
         events = Prepared.concat(due)
@@ -110,9 +115,13 @@ class SettlingBuffer:
     def copy(self) -> "SettlingBuffer":
         """The same events; chunks are never written into, so they are shared."""
         made = SettlingBuffer()
-        made._chunks = list(self._chunks)
+        made._chunks, made._fresh = list(self._chunks), list(self._fresh)
         return made
 
-    def save(self) -> Mapping[str, Array] | None:
-        """All events as columns; None if there are none."""
-        return Prepared.concat(self.all()).arrays() if self._chunks else None
+    def unsaved(self) -> list[Prepared]:
+        """The chunks that came after the last call of `saved`, or what is left of them."""
+        return [events for (_, _, events), fresh in zip(self._chunks, self._fresh, strict=True) if fresh]
+
+    def saved(self) -> None:
+        """Everything that waits is in a snapshot."""
+        self._fresh = [False] * len(self._chunks)

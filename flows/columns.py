@@ -4,7 +4,6 @@ Kernels never allocate. Before each call the owner makes room: one free entry pe
 that the call may release), one free pending cell per group that holds events back.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,29 +14,22 @@ from headrace.flows.plan import Plan
 from headrace.flows.readings import BLOCK
 from headrace.flows.state import (
     AFTER,
-    AHEAD,
     ASOF,
-    BEFORE,
     ENTRIES_LEFT,
     FIRST_GROUP,
     FREE_ENTRIES,
     FREE_PENDING,
-    FRONT,
     GROUP_STRIDE,
     HEAD,
     LENGTH,
-    MID,
     NEWEST,
     NEXT,
     NONE,
     PENDING_HEAD,
     PENDING_LEFT,
-    PENDING_TAIL,
-    TAIL,
     WINDOW_STRIDE,
     WRITTEN,
     State,
-    mark_free,
 )
 
 Array = npt.NDArray[Any]
@@ -63,10 +55,6 @@ class StateColumns:
         self._lengths = windows + LENGTH
         self._heads = groups + HEAD
         self._waiting = groups + PENDING_HEAD
-        self._entry_pointers = np.concatenate(
-            [groups + HEAD, groups + TAIL, *(windows + p for p in (FRONT, MID, AHEAD))]
-        )
-        self._pending_pointers = np.concatenate([groups + PENDING_HEAD, groups + PENDING_TAIL])
         self.blocks: Ints = np.empty(0, dtype=np.int64)
         self.state = _state(
             si=np.empty((0, self._width), dtype=np.int64),
@@ -184,38 +172,21 @@ class StateColumns:
 
     def copy(self) -> "StateColumns":
         """The same state in memory of its own."""
-        return StateColumns.load(self._plan, self.save())
-
-    def save(self) -> dict[str, Array]:
-        """The arrays that `load` needs, by name, without free cells; copies, so that the state may go on."""
-        arrays = {n: a[: self.slots].copy() if n in SLOT_ARRAYS else a for n, a in self._arrays().items()}
-        control = self.state.control
-        si = arrays["si"]
-        for names, cell, pointers in (
-            (ENTRY_ARRAYS, FREE_ENTRIES, self._entry_pointers),
-            (PENDING_ARRAYS, FREE_PENDING, self._pending_pointers),
-        ):
-            links = arrays[names[0]]
-            free = np.zeros(len(links), dtype=np.bool_)
-            mark_free(links, int(control[cell]), free)
-            # A pointer's new value: how many live cells come before its old one. NONE stays NONE as the last cell.
-            renumbered = np.append(np.cumsum(~free) - 1, NONE)
-            for name in names:
-                arrays[name] = arrays[name][~free]
-            links = arrays[names[0]]
-            links[:, [AFTER, BEFORE]] = renumbered[links[:, [AFTER, BEFORE]]]
-            si[:, pointers] = renumbered[si[:, pointers]]
-        arrays["control"] = np.array([NONE, NONE, 0, 0], dtype=np.int64)
-        return arrays
-
-    @classmethod
-    def load(cls, plan: Plan, arrays: Mapping[str, Array]) -> "StateColumns":
-        """State from the arrays of `save`, which are taken over."""
-        made = cls(plan)
-        made.state = _state(**arrays)
-        made.slots = len(arrays["si"])
+        made = StateColumns(self._plan)
+        arrays = {n: a[: self.slots] if n in SLOT_ARRAYS else a for n, a in self._arrays().items()}
+        made.state = _state(**{name: array.copy() for name, array in arrays.items()})
+        made.slots = self.slots
         made.reschedule()
         return made
+
+    def extend(self, entries: int, pending: int) -> None:
+        """Put so many cells before those that there are; they belong to no list, and hold what they may."""
+        arrays = self._arrays()
+        for names, count in ((ENTRY_ARRAYS, entries), (PENDING_ARRAYS, pending)):
+            for name in names:
+                old = arrays[name]
+                arrays[name] = np.concatenate([np.zeros((count, old.shape[1]), dtype=old.dtype), old])
+        self.state = _state(**arrays)
 
 
 def _state(*, si: Array, sf: Array, vf: Array, vk: Array, ei: Array, ef: Array, pi: Array, pf: Array, pm: Array,

@@ -1,14 +1,15 @@
 """Derived features of the rows a reading writes, and whether they changed."""
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headrace.features.reading import derive
+from headrace.flows.identity import Names
 from headrace.flows.plan import Plan
+from headrace.flows.records import Records
 from headrace.flows.results import CANDIDATE, CHANGED
 
 Array = npt.NDArray[Any]
@@ -23,6 +24,7 @@ class Derivation:
     """
 
     def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._view = plan.view
         moving = {each.name for each in plan.view.rederived}
         names = (n for n in plan.derived if not plan.hidden(n) and n not in moving)
@@ -41,12 +43,7 @@ class Derivation:
         values.update(derive(self._view, values, len(slots)))
         if not self._names or not len(slots):
             return
-        most = int(slots.max()) + 1
-        if most > len(self._last):
-            grown = np.zeros((max(most, 2 * len(self._last)), self._last.shape[1]), dtype=np.int64)
-            grown[:, 1::2] = 2  # neither null nor a value: the first row differs from it
-            grown[: len(self._last)] = self._last
-            self._last = grown
+        self._reserve(int(slots.max()) + 1)
         now = np.empty((len(slots), self._last.shape[1]), dtype=np.int64)
         for at, name in enumerate(self._names):
             column, valid = values[name]
@@ -67,16 +64,38 @@ class Derivation:
 
     def keep(self, slots: Ints) -> None:
         """Keep only these slots, renumbered 0, 1, ... in the order given."""
-        if len(self._last):
-            self._last = self._last[np.minimum(slots, len(self._last) - 1)]
+        self._reserve(int(slots.max(initial=-1)) + 1)
+        self._last = self._last[slots]
 
-    def save(self) -> dict[str, Array]:
-        """The last values."""
-        return {"last": self._last.copy()}
+    def copy(self) -> "Derivation":
+        """The same last values in memory of their own."""
+        made = Derivation(self._plan)
+        made._last = self._last.copy()
+        return made
 
-    def load(self, saved: Mapping[str, Array]) -> None:
-        """Take over what `save` gave."""
-        self._last = saved["last"].copy()
+    def gather(self, names: Names, slots: Ints, out: Records) -> None:
+        """Put the slots' last values into their records."""
+        most = int(slots.max(initial=-1)) + 1
+        self._reserve(most)
+        last = self._last[slots]
+        for at, name in enumerate(self._names):
+            out.fixed[f"derived/{names.derived[name]}"] = last[:, 2 * at : 2 * at + 2]
+
+    def scatter(self, names: Names, records: Records) -> None:
+        """Take over the last values of slots 0, 1, ...; one that the records do not know differs from any value."""
+        self._last = np.zeros((0, 2 * len(self._names)), dtype=np.int64)
+        self._reserve(records.n)
+        for at, name in enumerate(self._names):
+            column = f"derived/{names.derived[name]}"
+            if column in records.fixed:
+                self._last[: records.n, 2 * at : 2 * at + 2] = records.fixed[column]
+
+    def _reserve(self, slots: int) -> None:
+        if slots > len(self._last):
+            grown = np.zeros((max(slots, 2 * len(self._last)), self._last.shape[1]), dtype=np.int64)
+            grown[:, 1::2] = 2  # neither null nor a value: the first row differs from it
+            grown[: len(self._last)] = self._last
+            self._last = grown
 
 
 def _bits(column: Array) -> Ints:

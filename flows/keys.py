@@ -108,12 +108,12 @@ class KeyTable:
         self._restart([keys[s] for s in slots.tolist()])
         self._columns, self._order = columns, order
 
-    def save(self) -> list[Any]:
-        """The keys in slot order."""
-        return list(self.keys)
+    def since(self, slot: int) -> list[Any]:
+        """The keys of the slots from `slot` on, in order."""
+        return self.keys[slot:]
 
     def load(self, keys: list[Any]) -> None:
-        """Take over what `save` gave."""
+        """The keys of slots 0, 1, ..., as a snapshot has them."""
         self._restart([tuple(key) if isinstance(key, list) else key for key in keys])
 
 

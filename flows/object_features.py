@@ -8,8 +8,10 @@ import numpy.typing as npt
 
 from headrace.features.features import MISSING
 from headrace.flows.buffer import Prepared
+from headrace.flows.identity import Names
 from headrace.flows.objects import ObjectFeature
 from headrace.flows.plan import Plan
+from headrace.flows.records import List, Records
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -32,9 +34,8 @@ class ObjectFeatures:
         """Fold the chosen events in."""
         for at, result in enumerate(self._plan.objects):
             feature = self._features[at]
-            rows = result.feature.where is None
             for e in chosen:
-                if rows or events.masks[e, result.rows]:
+                if events.masks[e, result.rows]:
                     place = int(events.slot[e]), int(events.time[e]), int(events.position[e])
                     feature.add(*place, events.objects[e, at], int(events.effective[e]))
 
@@ -92,11 +93,39 @@ class ObjectFeatures:
         for feature in self._features:
             feature.keep(slots.tolist())
 
-    def save(self) -> list[bytes]:
-        """One blob per feature."""
-        return [feature.save() for feature in self._features]
+    def copy(self, names: Names, slots: int) -> "ObjectFeatures":
+        """The same state of `slots` slots in memory of its own."""
+        made = ObjectFeatures(self._plan)
+        if self._features:
+            records = Records(slots)
+            self.gather(names, np.arange(slots), records)
+            made.scatter(names, records)
+        return made
 
-    def load(self, saved: Sequence[bytes]) -> None:
-        """Take over what `save` gave."""
-        for feature, data in zip(self._features, saved, strict=True):
-            feature.load(data)
+    def gather(self, names: Names, slots: Ints, out: Records) -> None:
+        """Put the state of the slots into their records."""
+        chosen = slots.tolist()
+        for at, feature in enumerate(self._features):
+            windows, last = feature.save(chosen)
+            out.lists[f"object/{names.objects[at]}"] = _blobs(windows)
+            out.lists[f"given/{names.given[at]}"] = _blobs(last)
+
+    def scatter(self, names: Names, records: Records) -> None:
+        """Take over the state of slots 0, 1, ... from their records; a feature that they do not know begins empty."""
+        for at, feature in enumerate(self._features):
+            windows, last = (
+                _cut(records.lists[name]) if name in records.lists else []
+                for name in (f"object/{names.objects[at]}", f"given/{names.given[at]}")
+            )
+            feature.load(windows, last)
+
+
+def _blobs(values: list[bytes]) -> List:
+    counts = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+    return List(counts, {"bytes": np.frombuffer(b"".join(values), dtype=np.uint8)})
+
+
+def _cut(blobs: List) -> list[bytes]:
+    data = blobs.columns["bytes"].tobytes()
+    ends = np.cumsum(blobs.counts).tolist()
+    return [data[end - size : end] for end, size in zip(ends, blobs.counts.tolist(), strict=True)]

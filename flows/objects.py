@@ -6,7 +6,7 @@ the tiles that the formula names from folds.py.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -98,7 +98,7 @@ class _Tiles:
         return self._folds.total()
 
     def save(self) -> Any:
-        return [[k, self._agg.encode(state)] for k, state in (*self._folds.items(), *self._ahead.items())]
+        return [[k, self._agg.encode(state)] for k, state in (*self._folds.items(), *sorted(self._ahead.items()))]
 
     def load(self, saved: Any) -> None:
         self._folds = Folds(self._agg)
@@ -265,16 +265,21 @@ class ObjectFeature:
         self._windows = {new: self._windows[old] for new, old in enumerate(kept) if old in self._windows}
         self._last = {new: self._last[old] for new, old in enumerate(kept) if old in self._last}
 
-    def save(self) -> bytes:
-        """Every slot's windows and last value, as MessagePack."""
-        windows = [[slot, window.save()] for slot, window in self._windows.items()]
-        return msgspec.msgpack.encode([windows, list(self._last.items())])
+    def save(self, slots: Iterable[int]) -> tuple[list[bytes], list[bytes]]:
+        """MessagePack of the slots' windows and of their last values; nothing where there are none."""
+        encode = msgspec.msgpack.encode
+        chosen = list(slots)
+        windows, last = self._windows, self._last
+        return (
+            [encode(windows[slot].save()) if slot in windows else b"" for slot in chosen],
+            [encode(last[slot]) if slot in last else b"" for slot in chosen],
+        )
 
-    def load(self, data: bytes) -> None:
-        """Take over what `save` gave."""
-        windows, last = msgspec.msgpack.decode(data, strict=False)
+    def load(self, windows: Sequence[bytes], last: Sequence[bytes]) -> None:
+        """Take over what `save` gave of slots 0, 1, ..."""
         self._windows = {}
-        for slot, saved in windows:
-            self._windows[slot] = ObjectWindow(self._agg, self._window)
-            self._windows[slot].load(saved)
-        self._last = dict(last)
+        for slot, data in enumerate(windows):
+            if data:
+                window = self._windows[slot] = ObjectWindow(self._agg, self._window)
+                window.load(msgspec.msgpack.decode(data, strict=False))
+        self._last = {slot: msgspec.msgpack.decode(data, strict=False) for slot, data in enumerate(last) if data}

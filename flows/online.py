@@ -37,7 +37,7 @@ class OnlineReading:
         made = cls(plan)
         made.columns = settled.columns.copy()
         made.columns.state.vk[:] = UNSEEN
-        made.objects.load(settled.objects.save())
+        made.objects = settled.objects.copy(settled.names, settled.columns.slots)
         return made
 
     def take(self, slots: int, events: Prepared, clock: int, steady: int) -> Columns:

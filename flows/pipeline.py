@@ -8,9 +8,8 @@ The embedded runner and `headrace.testing` drive this object; it does no I/O its
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from headrace.features.errors import DefinitionError
@@ -18,9 +17,10 @@ from headrace.features.sources import Source
 from headrace.features.views import ViewDefinition, definition
 from headrace.flows.admission import Admission
 from headrace.flows.batch import EventBatch
+from headrace.flows.changes import OnChange
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.shard import BEGINNING, ShardOperator
-from headrace.flows.snapshot import SnapshotError, pack, read_meta, unpack
+from headrace.flows.snapshot import SnapshotError
 from headrace.stores.checkpoints import SnapshotPart
 
 
@@ -41,24 +41,8 @@ class Output:
     batch: EventBatch | None = None
 
 
-class _Meta(msgspec.Struct):
-    """What a snapshot of a flow says."""
-
-    source: str
-    admission: dict[str, Any]
-    operators: dict[str, bytes]
-
-
-class _Judge(msgspec.Struct):
-    """What the part of a flow's admission says."""
-
-    source: str
-    admission: dict[str, Any]
-
-
-OnChange: TypeAlias = Literal["refuse", "start", "backfill"]
-"""What to do where a view is not the one whose state was saved."""
-ADMISSION = "admission"
+ADMISSION = "-admission"
+"""The part of a checkpoint that tells what was let in; no view has such a name."""
 
 
 class SourceFlow:
@@ -69,6 +53,11 @@ class SourceFlow:
         views: views or definitions over it, with names of their own; none where a flow only judges events.
         partitions: those that hold the watermark back from the start, see `Admission`.
         live: the clock is the one that `push` and `advance` are given (the wall's), not the stream's.
+
+    Attributes:
+        changed: views that `load` found to be defined otherwise than when they were saved, or not there: their online
+            rows have to be written anew, see `rows`.
+        backfills: those that lack state which `graft` can give.
 
     Raises:
         DefinitionError: two views have one name.
@@ -200,51 +189,43 @@ class SourceFlow:
         return {name: op.rows(clock_us) for name, op in self._operators.items()}
 
     def save(self, full: bool = False) -> dict[str, SnapshotPart]:
-        """State for a checkpoint, in parts by name; see `ShardOperator.save`."""
+        """State for a checkpoint, in parts by name; see `ShardOperator.save`.
+
+        A part that is a delta continues the part of its name that was saved before: commit every one, in order.
+        """
         source = self.source.name
-        admission = pack({"source": source, "admission": self._admission.snapshot()}, {})
         parts = {f"{source}.{name}": op.save(full) for name, op in self._operators.items()}
-        return {f"{source}.{ADMISSION}": SnapshotPart(admission), **parts}
+        return {f"{source}.{ADMISSION}": self._admission.save(full), **parts}
 
     def load(self, parts: Mapping[str, Sequence[bytes]], on_change: OnChange = "refuse") -> None:
         """Go on from the parts of a checkpoint, each a full one and the deltas after it.
 
+        Afterwards `changed` and `backfills` tell what was not as it had been saved.
+
         Args:
             parts: the chains by name; those of other sources are not looked at.
-            on_change: what to do where a view's definition has changed.
+            on_change: what to do where a view's definition has changed, or a view was not there: "refuse" it, or
+                "start" what has no state empty. "backfill" does as "start"; `graft` then gives what is missing.
 
         Raises:
-            SnapshotError: a part is damaged or missing, or of other views than these.
+            SnapshotError: a part is damaged or missing, or of other views than these. The flow stays as it was.
         """
         source = self.source.name
-        admission = parts.get(f"{source}.{ADMISSION}")
-        if not admission:
-            raise SnapshotError(f"The checkpoint holds no state of source '{source}'. Restore an earlier checkpoint.")
-        meta = read_meta(unpack(admission[-1])[0], _Judge, f"source '{source}'")
+        admission = Admission(self.source, live=self._live)
+        admission.load(parts.get(f"{source}.{ADMISSION}", ()))
+        read = {}
         for name, op in self._operators.items():
             chain = parts.get(f"{source}.{name}")
-            if not chain:
+            if chain:
+                read[name] = op.read(chain, on_change)
+            elif on_change == "refuse":
                 raise _not_there(name, source)
-            op.load(chain)
-        self._admission.restore(meta.admission)
-
-    def snapshot(self) -> bytes:
-        """Admission and every operator, as one snapshot."""
-        operators = {name: op.snapshot() for name, op in self._operators.items()}
-        return pack({"source": self.source.name, "admission": self._admission.snapshot(), "operators": operators}, {})
-
-    def restore(self, data: bytes) -> None:
-        """Go on from `snapshot`.
-
-        Raises:
-            SnapshotError: the snapshot is damaged, or of other views than these.
-        """
-        meta = read_meta(unpack(data)[0], _Meta, f"source '{self.source.name}'")
-        for name, op in self._operators.items():
-            if name not in meta.operators:
-                raise _not_there(name, meta.source)
-            op.restore(meta.operators[name])
-        self._admission.restore(meta.admission)
+        changes = {name: op.adopt(read[name]) for name, op in self._operators.items() if name in read}
+        fresh = tuple(name for name in self._operators if name not in read)
+        self._admission = admission
+        self.changed = tuple(name for name in self._operators if name in fresh or changes[name] is not None)
+        lacking = tuple(name for name, change in changes.items() if change is not None and change.added)
+        self.backfills = (*lacking, *fresh) if on_change == "backfill" else ()
 
 
 def _by_effect(batch: EventBatch) -> EventBatch:
@@ -260,7 +241,8 @@ def _by_time(batch: EventBatch, time_field: str) -> EventBatch:
 def _not_there(view: str, source: str) -> SnapshotError:
     return SnapshotError(
         f"View '{view}' is not in the checkpoint of source '{source}', which has been read already: it would miss all "
-        "events until now. Run it into another data folder, or start this one afresh."
+        'events until now. Say on_change="start" (--on-change start) to begin it empty, "backfill" to fill it from the '
+        "history of the source first, or run it into another data folder."
     )
 
 

@@ -11,7 +11,7 @@ counter. Features whose state is not numeric (lists, sets, sketches, maps, the u
 tiles live in objects.py, and the kernels only keep their time, through the group's counter.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,13 +39,19 @@ FORGET_HALF_LIVES = 64  # a decaying value has shrunk below 1e-19 of itself; it 
 
 @dataclass(frozen=True)
 class Mask:
-    """Which events an op takes: those for which one of `wheres` is true (none given: all) and `column` is present."""
+    """Which events an op takes: those for which one of `wheres` is true (none given: all) and `column` is present.
+
+    since: the generation of the features that ask (see `compile_view`); an event that waited when that generation
+        began is not taken.
+    """
 
     wheres: tuple[Expression, ...]
     column: Expression | None
+    since: int = 0
 
     def key(self) -> tuple[object, ...]:
-        return tuple(expr_key(w) for w in self.wheres), None if self.column is None else expr_key(self.column)
+        column = None if self.column is None else expr_key(self.column)
+        return tuple(expr_key(w) for w in self.wheres), column, self.since
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Plan:
     inputs: the expressions that become columns of an (n, inputs) float64 block; `whole[i]` says that column i holds
         int64 bits.
     masks: the columns of an (n, masks) uint8 block; each group of the tables names the one of the events it takes.
+    groups: by group of the tables, what makes it the group it is, its generation last.
+    since: generations by feature, see `compile_view`.
     relevant: masks of which one must be set for the event to concern the view at all (spec: an event that no feature
         takes leaves no trace).
     candidates: rows in which no public number changed are wanted too, because something computed from them might have.
@@ -83,6 +91,8 @@ class Plan:
     inputs: tuple[Expression, ...]
     whole: tuple[bool, ...]
     masks: tuple[Mask, ...]
+    groups: tuple[tuple[object, ...], ...]
+    since: Mapping[str, int]
     relevant: tuple[int, ...]
     numbers: tuple[NumericResult, ...]
     objects: tuple[ObjectResult, ...]
@@ -105,6 +115,7 @@ class _Group:
     param: int
     pends: bool
     where: Expression | None
+    since: int
     windows: list[tuple[int, int]]  # (mode, exit)
     ops: list[tuple[int, int, int, float]]  # (code, input, mask, half-life)
     wheres: list[Expression | None]
@@ -122,8 +133,9 @@ class _Group:
 
 
 class _Compiler:
-    def __init__(self, view: ViewDefinition) -> None:
+    def __init__(self, view: ViewDefinition, since: Mapping[str, int]) -> None:
         self.view = view
+        self.since = since
         self.groups: dict[tuple[object, ...], _Group] = {}
         self.inputs: dict[tuple[object, ...], int] = {}
         self.input_columns: list[tuple[Expression, bool]] = []
@@ -137,18 +149,18 @@ class _Compiler:
             self.input_columns.append((column, whole))
         return self.inputs[key]
 
-    def mask(self, wheres: Iterable[Expression | None], column: Expression | None) -> int:
+    def mask(self, wheres: Iterable[Expression | None], column: Expression | None, since: int) -> int:
         chosen = list(wheres)
         unique = {} if any(w is None for w in chosen) else {expr_key(w): w for w in chosen if w is not None}
-        made = Mask(tuple(unique.values()), column)
+        made = Mask(tuple(unique.values()), column, since)
         key = made.key()
         if key not in self.masks:
             self.masks[key] = len(self.mask_list)
             self.mask_list.append(made)
         return self.masks[key]
 
-    def group(self, window: Window, where: Expression | None) -> tuple[_Group, int]:
-        """The group that keeps `window`, and the index of the window in it."""
+    def group(self, window: Window, where: Expression | None, since: int) -> tuple[_Group, int]:
+        """The group that keeps `window` for features of a generation, and the index of the window in it."""
         delay = window.ending_us
         kind, hop, param, mode, leaves, needs_filter = TILES, 0, 0, UNBOUNDED, 0, False
         if isinstance(window, Sliding):
@@ -166,11 +178,11 @@ class _Compiler:
         elif not isinstance(window, Lifetime):
             raise TypeError(f"{window!r} is not a window of headrace.features.windows")
         pends = delay > 0 and mode != COMPLETED
-        key = (kind, hop, delay, param, pends, expr_key(where) if needs_filter and where is not None else None)
+        key = (kind, hop, delay, param, pends, expr_key(where) if needs_filter and where is not None else None, since)
         made = self.groups.get(key)
         if made is None:
             made = self.groups[key] = _Group(
-                kind, hop, delay, param, pends, where if needs_filter else None, [], [], []
+                kind, hop, delay, param, pends, where if needs_filter else None, since, [], [], []
             )
         made.wheres.append(where)
         return made, made.window(mode, leaves)
@@ -202,9 +214,15 @@ def is_numeric(feature: AggregateFeature) -> bool:
     return (kind in _SIMPLE or kind in _AS_FLOAT) and feature.column is not None and feature.column.dtype in NUMERIC
 
 
-def compile_view(view: ViewDefinition, *, plain: bool = False) -> Plan:
-    """The plan of a view. Equal definitions give equal plans. `plain`: every feature is an object feature."""
-    c = _Compiler(view)
+def compile_view(view: ViewDefinition, *, plain: bool = False, since: Mapping[str, int] | None = None) -> Plan:
+    """The plan of a view. Equal definitions give equal plans.
+
+    Args:
+        plain: every feature is an object feature.
+        since: by feature, its generation; 0 where it is not named. Features that were added to a running view are of
+            a later generation than the others and share no tiles with them: theirs hold less.
+    """
+    c = _Compiler(view, since or {})
     found: list[tuple[_Group, int, int, int, int, AggregateFeature, str, bool]] = []
     objects: list[ObjectResult] = []
     derived = []
@@ -215,16 +233,17 @@ def compile_view(view: ViewDefinition, *, plain: bool = False) -> Plan:
             derived.append(named.name)
             continue
         hidden_feeds |= named.hidden
-        group, window = c.group(feature.window, feature.where)
-        inputs = group.op(lanes.COUNT, 0, c.mask([feature.where], feature.column))
+        age = c.since.get(named.name, 0)
+        group, window = c.group(feature.window, feature.where, age)
+        inputs = group.op(lanes.COUNT, 0, c.mask([feature.where], feature.column, age))
         if plain or not is_numeric(feature):
-            objects.append(ObjectResult(named.name, feature, c.mask([feature.where], None), named.hidden))
+            objects.append(ObjectResult(named.name, feature, c.mask([feature.where], None, age), named.hidden))
             continue
         code, op = results.COUNTED, inputs
         kind = feature.agg.kind
         if kind != "count":
             assert feature.column is not None
-            mask = c.mask([feature.where], feature.column)
+            mask = c.mask([feature.where], feature.column, age)
             whole = feature.column.dtype != "float64"
             if kind in _SIMPLE:
                 for_float, float_op, for_int, int_op = _SIMPLE[kind]
@@ -266,7 +285,7 @@ def _assemble(
             lane_of[g].append(at)
             at += lanes.WIDTH[code]
         longest = max(range(len(group.windows)), key=lambda w: (group.windows[w][0] == UNBOUNDED, group.windows[w][1]))
-        takes = c.mask(group.wheres, None)
+        takes = c.mask(group.wheres, None, group.since)
         relevant.append(takes)
         for w, (mode, leaves) in enumerate(group.windows):
             window_rows.append((g, mode, leaves, back, at * (w + 1)))
@@ -328,6 +347,8 @@ def _assemble(
         inputs=tuple(e for e, _ in c.input_columns),
         whole=tuple(w for _, w in c.input_columns),
         masks=tuple(c.mask_list),
+        groups=tuple(c.groups),
+        since=c.since,
         relevant=tuple(dict.fromkeys(relevant)),
         numbers=tuple(numbers),
         objects=tuple(objects),

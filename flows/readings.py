@@ -4,6 +4,9 @@
 are folded in order as the watermark passes, stopping at every instant at which something enters or leaves, so that
 each instant gives its row. Both write rows into output columns and return when those are full; the caller makes room
 and goes on.
+
+A slot that has written no row although it holds something is one whose view has changed: it writes one when it next
+changes, and the change says when that is (migration.py).
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +16,7 @@ import numpy as np
 from headrace.flows.compiled import kernel, step
 from headrace.flows.lanes import FOREVER, NEVER
 from headrace.flows.results import CANDIDATE, EVENT, write_row
-from headrace.flows.state import ASOF, G_DELAY, G_MASK, G_PENDS, NEWEST, NEXT, ROW
+from headrace.flows.state import ASOF, G_DELAY, G_MASK, G_PENDS, NEWEST, NEXT, ROW, WRITTEN
 from headrace.flows.tiles import advance_slot, hold_event, is_empty, next_change, take_event
 
 BLOCK = 1024  # slots whose earliest next change is kept in one cell, so that a quiet clock reads few of them
@@ -90,7 +93,7 @@ def settle_events(t, st, blocks, lane_f, lane_j, slots, effective, te, pos, vf, 
                 return x, n
             changed = advance_slot(t, st, s, st.si[s, NEXT], st.si[s, NEXT])
             _schedule(t, st, s, blocks, False)
-            if changed:
+            if changed or st.si[s, WRITTEN] == NEVER:
                 _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, False)
                 if candidates or rows.kind[n] != CANDIDATE:
                     n += 1
@@ -134,7 +137,7 @@ def settle_silence(t, st, blocks, lane_f, lane_j, upto, start, rows, n, candidat
                     return s, n, empties
                 changed = advance_slot(t, st, s, st.si[s, NEXT], st.si[s, NEXT])
                 _schedule(t, st, s, blocks, False)
-                if changed:
+                if changed or st.si[s, WRITTEN] == NEVER:
                     _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, False)
                     if candidates or rows.kind[n] != CANDIDATE:
                         n += 1

@@ -9,7 +9,7 @@ from types import TracebackType
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.pipeline import Output, SourceFlow
 from headrace.flows.snapshot import pack, unpack
-from headrace.stores.checkpoints import Checkpoint, read_checkpoint
+from headrace.stores.checkpoints import Checkpoint, SnapshotPart, read_checkpoint
 from headrace.stores.deadletters import dead_letter_table
 from headrace.stores.embedded import EmbeddedStore
 from headrace.stores.offline import OfflineLog
@@ -54,16 +54,19 @@ class Reading:
         self.name = flow.source.name
         self.offset = 0
         self.files: tuple[str, ...] = ()
-        if checkpoint is not None and self.name in checkpoint.snapshots:
-            (whole,) = checkpoint.snapshots[self.name]
-            meta, _ = unpack(whole)
-            flow.restore(meta["flow"])
+        if checkpoint is not None and self._part in checkpoint.snapshots:
+            meta, _ = unpack(checkpoint.snapshots[self._part][-1])
+            flow.load(checkpoint.snapshots)
             self.files = tuple(meta["files"])
             self.offset = checkpoint.offsets.get(self.name, {}).get(0, 0)
 
-    def snapshot(self) -> bytes:
-        """What `checkpoint` holds of this source beside the offset."""
-        return pack({"flow": self.flow.snapshot(), "files": list(self.files)}, {})
+    def save(self) -> dict[str, SnapshotPart]:
+        """What a checkpoint holds of this source beside the offset."""
+        return {**self.flow.save(), self._part: SnapshotPart(pack({"files": list(self.files)}, {}))}
+
+    @property
+    def _part(self) -> str:
+        return f"{self.name}.-files"
 
 
 class Recorder:
@@ -135,7 +138,7 @@ class Recorder:
             self.set_clock(clock.us)
         self._log.commit(
             settled_us={name: us for reading in begun for name, us in reading.flow.settled_us().items()},
-            snapshots={reading.name: reading.snapshot() for reading in readings},
+            snapshots={name: part for reading in readings for name, part in reading.save().items()},
             offsets={reading.name: {0: reading.offset} for reading in readings},
             clock=clock,
         )

@@ -1,6 +1,6 @@
 """The settled reading: events folded in time order as the watermark passes, one row per instant (contract C18)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,16 @@ import numpy.typing as npt
 from headrace.flows.buffer import Prepared
 from headrace.flows.columns import StateColumns
 from headrace.flows.derivation import Derivation
+from headrace.flows.gathering import gather, scatter
+from headrace.flows.identity import Names, names_of
 from headrace.flows.lanes import FOREVER
 from headrace.flows.object_features import ObjectFeatures
 from headrace.flows.plan import Plan
 from headrace.flows.readings import settle_events, settle_silence
+from headrace.flows.records import Records
 from headrace.flows.results import CANDIDATE
 from headrace.flows.rows import Columns, grow_rows, make_rows, number_columns
+from headrace.flows.state import ASOF
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -23,8 +27,9 @@ Ints = npt.NDArray[np.int64]
 class SettledReading:
     """State of a view as of the settled frontier."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, names: Names | None = None) -> None:
         self._plan = plan
+        self.names = names or names_of(plan)
         self.columns = StateColumns(plan)
         self.objects = ObjectFeatures(plan)
         self.derivation = Derivation(plan)
@@ -81,19 +86,50 @@ class SettledReading:
 
     def copy(self) -> "SettledReading":
         """The same state in memory of its own."""
-        made = SettledReading(self._plan)
-        made.load(self.save(), self.objects.save(), self.derivation.save())
+        made = SettledReading(self._plan, self.names)
+        made.columns = self.columns.copy()
+        made.objects = self.objects.copy(self.names, self.columns.slots)
+        made.derivation = self.derivation.copy()
         return made
 
-    def save(self) -> dict[str, Array]:
-        """The kernels' arrays; objects and derivation are saved beside them."""
-        return self.columns.save()
+    def gather(self, slots: Ints) -> Records:
+        """Records of the slots named; see records.py."""
+        records = gather(self._plan, self.names, self.columns, slots)
+        self.objects.gather(self.names, slots, records)
+        self.derivation.gather(self.names, slots, records)
+        return records
 
-    def load(self, arrays: Mapping[str, Array], objects: list[bytes], derivation: Mapping[str, Array]) -> None:
-        """Take over saved state."""
-        self.columns = StateColumns.load(self._plan, arrays)
-        self.objects.load(objects)
-        self.derivation.load(derivation)
+    def changed_since(self, instant: int, slots: int) -> Ints:
+        """Slots of which something changed after the reading stood at `instant`, and those numbered `slots` or more.
+
+        Whatever changes a slot moves its as-of, and instants that have settled are over: none comes back to one.
+        """
+        columns = self.columns
+        changed = columns.state.si[: columns.slots, ASOF] > instant
+        changed[slots:] = True
+        return np.flatnonzero(changed)
+
+    def frozen(self) -> Callable[[], Records]:
+        """The records of all slots as they are now; made when called, in another thread perhaps."""
+        slots = np.arange(self.columns.slots)
+        plan, names, columns = self._plan, self.names, self.columns.copy()
+        small = Records(len(slots))
+        self.objects.gather(names, slots, small)
+        self.derivation.gather(names, slots, small)
+
+        def made() -> Records:
+            records = gather(plan, names, columns, slots)
+            records.fixed.update(small.fixed)
+            records.lists.update(small.lists)
+            return records
+
+        return made
+
+    def scatter(self, records: Records) -> None:
+        """Take over the state of slots 0, 1, ... from their records."""
+        self.columns = scatter(self._plan, self.names, records)
+        self.objects.scatter(self.names, records)
+        self.derivation.scatter(self.names, records)
 
     def keep(self, slots: Ints) -> None:
         """Keep only these slots, renumbered 0, 1, ... in the order given."""

@@ -15,9 +15,9 @@ object. Callers give it events that admission has let in, a clock and the waterm
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -26,31 +26,34 @@ from headrace.features.time import format_instant
 from headrace.features.views import ViewDefinition, definition
 from headrace.flows.batch import EventBatch
 from headrace.flows.buffer import Prepared, SettlingBuffer
+from headrace.flows.chain import Chain
+from headrace.flows.changes import Change, OnChange
 from headrace.flows.events import prepare
 from headrace.flows.keys import KeyTable
 from headrace.flows.lanes import NEVER
 from headrace.flows.online import OnlineReading
 from headrace.flows.ordering import in_order
 from headrace.flows.plan import compile_view
+from headrace.flows.records import Records
 from headrace.flows.rows import Columns, table
+from headrace.flows.saving import Position, Restored, packer, restored
 from headrace.flows.settled import LAST_INSTANT, SettledReading
-from headrace.flows.snapshot import SnapshotError, pack, read_meta, unpack
 from headrace.stores.checkpoints import SnapshotPart
 
 LOOK_AFTER = 1024  # new keys, beyond twice those of the last time, after which to look which entities are gone
 BEGINNING = NEVER // 2  # earlier than any instant, and far enough from the end of int64 to subtract a window from it
 
 
-class _Meta(msgspec.Struct):
-    """What a snapshot says beside its arrays."""
+@dataclass(frozen=True)
+class Saved:
+    """Where the shard stood at its last snapshot.
 
-    view: str
-    fingerprint: str
-    keys: list[Any]
-    clock: int
-    watermark: int
-    objects: list[bytes]
-    waiting_objects: bytes | None
+    upto: the last instant that had settled. slots: how many there were. each: bytes of a slot's state, about.
+    """
+
+    upto: int
+    slots: int
+    each: int
 
 
 class ShardOperator:
@@ -65,6 +68,7 @@ class ShardOperator:
 
     def __init__(self, view: Any, *, plain: bool = False) -> None:
         self.view: ViewDefinition = definition(view)
+        self._plain = plain
         self._plan = compile_view(self.view, plain=plain)
         entity = self.view.entity
         self._keys = KeyTable(entity.keys, [self.view.schema.field(key).dtype for key in entity.keys])
@@ -74,6 +78,9 @@ class ShardOperator:
         self._known = 0  # keys when it was last looked which entities are gone
         self._clock = BEGINNING
         self._watermark = BEGINNING
+        self._upto = BEGINNING  # the last instant that has settled
+        self._chain = Chain()
+        self._saved = Saved(NEVER, 0, 0)
 
     @property
     def clock_us(self) -> int:
@@ -135,7 +142,11 @@ class ShardOperator:
         every = self.view.log_every_us
         if every is not None:
             upto = upto // every * every
-        rows = self._settled.settle(len(self._keys), self._buffer.take(upto), upto)
+        events = self._buffer.take(upto)
+        if events is not None and events.effective[0] <= self._saved.upto:
+            self._chain.begin()  # it came to an instant that was over: the next delta would miss what it changes
+        self._upto = max(self._upto, upto)
+        rows = self._settled.settle(len(self._keys), events, upto)
         made = self._log_table(rows)
         known = len(self._keys)
         # The second question finds entities that were never anywhere but empty: their only event came too late.
@@ -162,69 +173,81 @@ class ShardOperator:
     def save(self, full: bool = False) -> SnapshotPart:
         """State for a checkpoint: what changed since the part that was saved last, or everything.
 
+        The state is copied here, and packed when the part is asked for its bytes. A delta has the entities that
+        changed; there is none where the deltas would outgrow half of the full part, after entities have left memory,
+        and after 63 others.
+
         Args:
             full: everything, whatever was saved before. Ask for it when the part saved last did not become durable.
         """
-        return SnapshotPart(self.snapshot())
+        slots = len(self._keys)
+        self._settled.columns.reserve(slots, 0)
+        if full:
+            self._chain.begin()
+        saved, chosen, waiting = self._saved, None, self._buffer.all()
+        if self._chain.open:
+            changed = self._settled.changed_since(saved.upto, saved.slots)
+            fresh = self._buffer.unsaved()
+            if self._chain.bears(len(changed) * saved.each + _bytes(fresh)):
+                chosen, waiting = changed, fresh
+        first = 0 if chosen is None else saved.slots
+        keys = self._keys.since(first)
+        if chosen is None:
+            frozen = self._settled.frozen()
+            size = self._settled.columns.nbytes()
+            each = size // max(1, slots)
+        else:
+            records = self._settled.gather(chosen)
+            each, size = saved.each, len(chosen) * saved.each
 
-    def load(self, chain: Sequence[bytes]) -> None:
-        """Go on from a full part and the deltas saved after it, oldest first.
+            def frozen() -> Records:
+                return records
+
+        position = Position(self._clock, self._watermark, self._upto)
+        pack = packer(self._plan, self._settled.names, frozen, chosen, first, keys, waiting, position)
+        self._buffer.saved()
+        self._saved = Saved(self._upto, slots, each)
+        return self._chain.add(size + _bytes(waiting), pack, delta=chosen is not None)
+
+    def load(self, chain: Sequence[bytes], on_change: OnChange = "refuse") -> Change | None:
+        """Go on from a full part and the deltas saved after it, oldest first; see `read` and `adopt`."""
+        return self.adopt(self.read(chain, on_change))
+
+    def read(self, chain: Sequence[bytes], on_change: OnChange = "refuse") -> Restored:
+        """What the parts of a chain hold, for this view as it is defined now. The operator stays as it is.
 
         Raises:
-            SnapshotError: as `restore`.
+            SnapshotError: a part is damaged or missing, of another format or view; or the definition has changed so
+                that features have no state or state has no feature, and `on_change` is "refuse".
         """
-        if len(chain) != 1:
-            raise SnapshotError(f"View '{self.view.name}': a chain of {len(chain)} parts, expected one full part.")
-        self.restore(chain[0])
+        return restored(chain, self.view, plain=self._plain, on_change=on_change)
 
-    def snapshot(self) -> bytes:
-        """Everything needed to go on from here; see snapshot.py for the format."""
-        arrays = {f"settled.{n}": a for n, a in self._settled.save().items()}
-        arrays.update({f"derived.{n}": a for n, a in self._settled.derivation.save().items()})
-        waiting = dict(self._buffer.save() or {})
-        objects = waiting.pop("objects", None)
-        arrays.update({f"waiting.{n}": a for n, a in waiting.items()})
-        meta = {
-            "view": self.view.name,
-            "fingerprint": self.view.fingerprint(),
-            "keys": self._keys.save(),
-            "clock": self._clock,
-            "watermark": self._watermark,
-            "objects": self._settled.objects.save(),
-            "waiting_objects": None if objects is None else msgspec.msgpack.encode(objects.tolist()),
-        }
-        return pack(meta, arrays)
-
-    def restore(self, data: bytes) -> None:
-        """Go on from a snapshot.
-
-        Raises:
-            SnapshotError: the snapshot is damaged, of another format or view, or the view's definition has changed.
-        """
-        given, arrays = unpack(data)
-        meta = read_meta(given, _Meta, f"view '{self.view.name}'")
-        if meta.view != self.view.name or meta.fingerprint != self.view.fingerprint():
-            raise SnapshotError(
-                f"Snapshot is of view '{meta.view}' as defined by {meta.fingerprint[:12]}, but this is view "
-                f"'{self.view.name}' as defined by {self.view.fingerprint()[:12]}: its state would be misread. Start "
-                "the changed view under another name or with an empty data directory, and replay its source."
-            )
-        self._keys.load(meta.keys)
-        self._settled = SettledReading(self._plan)
-        self._settled.load(_part(arrays, "settled."), meta.objects, _part(arrays, "derived."))
+    def adopt(self, state: Restored) -> Change | None:
+        """Go on from what `read` gave. Returns what has changed in the view's definition, None if nothing."""
+        self._plan = state.plan
+        self._keys.load(state.keys)
+        self._settled = SettledReading(state.plan, state.names)
+        self._settled.scatter(state.records)
         self._buffer = SettlingBuffer()
+        self._clock, self._watermark, self._upto = (
+            state.position.clock, state.position.watermark, state.position.settled,
+        )  # fmt: skip
+        self._known = 0
+        self._revive(state.waiting)
+        self._chain = Chain()
+        if state.change is None:
+            self._buffer.saved()
+            self._chain.resume(state.seal, state.sizes)
+            slots = len(self._keys)
+            self._saved = Saved(self._upto, slots, self._settled.columns.nbytes() // max(1, slots))
+        return state.change
+
+    def _revive(self, waiting: Prepared | None) -> None:
+        """Make the online reading anew: of what has settled and of the events that wait."""
         self._online = OnlineReading.after(self._plan, self._settled)
-        self._watermark = meta.watermark
-        self._clock = meta.clock
-        waiting = _part(arrays, "waiting.")
-        if waiting:
-            objects = np.empty((len(waiting["slot"]), len(self._plan.objects)), dtype=object)
-            for row, values in enumerate(msgspec.msgpack.decode(meta.waiting_objects or b"\x90")):
-                for at, value in enumerate(values):
-                    objects[row, at] = tuple(value) if isinstance(value, list) else value
-            events = Prepared(**waiting, objects=objects)
-            self._buffer.add(events)
-            self._take(events, self._clock)
+        if waiting is not None:
+            self._buffer.add(waiting)
+            self._take(waiting, self._clock)
         self._online.recall(self._clock, self._steady)
 
     @property
@@ -258,6 +281,7 @@ class ShardOperator:
         self._settled.keep(kept)
         self._online.keep(kept)
         self._buffer.renumber(numbers)
+        self._chain.begin()
 
     def _gone(self) -> npt.NDArray[np.bool_]:
         """(slots,) bool: all windows have emptied for good, and every row that says so has been written.
@@ -280,5 +304,5 @@ class ShardOperator:
         )
 
 
-def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+def _bytes(chunks: Sequence[Prepared]) -> int:
+    return sum(int(array.nbytes) for events in chunks for array in events.arrays().values())

@@ -102,6 +102,11 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     return header.meta, arrays
 
 
+def seal_of(data: bytes) -> bytes:
+    """The checksum at the end of a snapshot, which tells it from any other."""
+    return data[-_DIGEST:]
+
+
 def read_meta(meta: Mapping[str, Any], form: type[T], what: str) -> T:
     """The meta of a snapshot as a `form`, a msgspec Struct.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headrace.flows.compiled import kernel, step
+from headrace.flows.compiled import step
 from headrace.flows.lanes import FOREVER
 
 # Group kinds and window modes.
@@ -86,11 +86,3 @@ def leaves(t, g, w, k):
     if t.windows[w, W_MODE] == UNBOUNDED:
         return FOREVER
     return (k + 1) * t.groups[g, G_HOP] + t.windows[w, W_EXIT]
-
-
-@kernel
-def mark_free(links, head, free):
-    """Set `free` at every cell of the free list that starts at `head`."""
-    while head != NONE:
-        free[head] = True
-        head = links[head, AFTER]

@@ -15,9 +15,11 @@ from headrace.features.entities import Entity
 from headrace.features.events import Event, EventTime
 from headrace.features.sources import IterableSource
 from headrace.features.views import define
+from headrace.flows import readings, walking
 from headrace.flows.batch import BatchColumn, EventBatch
 from headrace.flows.pipeline import SourceFlow
-from headrace.flows.readings import KERNELS
+
+_KERNELS = (*readings.KERNELS, *walking.KERNELS)
 
 
 class _Warming(Event):
@@ -30,7 +32,7 @@ def is_warm() -> bool:
     """Whether this process has loaded or compiled the kernels already, or finds them compiled on the disk."""
     if config.DISABLE_JIT:
         return True
-    return all(kernel.signatures or (kernel.stats.cache_path and _has_index(kernel)) for kernel in KERNELS)
+    return all(kernel.signatures or (kernel.stats.cache_path and _has_index(kernel)) for kernel in _KERNELS)
 
 
 def _has_index(kernel: Any) -> bool:
@@ -56,7 +58,8 @@ def warm() -> float:
     flow.push(EventBatch.of(columns, np.array([1])))
     flow.advance(10**9)
     flow.tail()
-    flow.snapshot()
+    flow.save()
+    flow.save()
     return time.perf_counter() - began
 
 

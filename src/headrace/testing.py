@@ -161,9 +161,9 @@ class Replay:
 
     def restart(self) -> None:
         """Kill the flow and start it again from a snapshot taken this instant; nothing may change by it."""
-        data = self._flow.snapshot()
+        parts = {name: [part.data] for name, part in self._flow.save(full=True).items()}
         self._flow = SourceFlow(self.view.source, [self.view])
-        self._flow.restore(data)
+        self._flow.load(parts)
 
     @property
     def entities(self) -> int:

@@ -17,6 +17,7 @@ from headrace.features.events import Event, EventTime
 from headrace.features.sources import IterableSource
 from headrace.flows.admission import Admission, Admitted
 from headrace.flows.batch import BatchColumn, EventBatch
+from headrace.flows.snapshot import SnapshotError
 
 S = 1_000_000
 DAY = 1_767_225_600 * S  # 2026-01-01T00:00:00Z
@@ -163,17 +164,20 @@ def test_any_cut_and_restart_gives_the_verdicts_of_a_naive_judge(
     expected = [naive.judge(e) for e in sent]
 
     admission, results, at = Admission(clicks, range(known)), [], 0
+    chain: list[bytes] = []
     while at < len(sent):
         end = data.draw(st.integers(at + 1, len(sent)))
         results.append(admission.admit(batch_of(sent[at:end], at)))
         at = end
-        action = data.draw(st.sampled_from(["go on", "ask", "restart"]))
+        action = data.draw(st.sampled_from(["go on", "ask", "save", "restart"]))
         if action == "ask":
             admission.watermark()
-        elif action == "restart":
-            state = msgspec.msgpack.decode(msgspec.msgpack.encode(admission.snapshot()))
+        elif action != "go on":
+            part = admission.save()
+            chain = [*chain, part.data] if part.delta else [part.data]
+        if action == "restart":
             admission = Admission(clicks, range(known))
-            admission.restore(state)
+            admission.load(chain)
 
     taken, dead, duplicates = verdicts(results)
     assert taken == {i: u for i, (v, u) in enumerate(expected) if v == "taken"}
@@ -249,7 +253,9 @@ def test_ids_below_the_watermark_leave_memory() -> None:
     for minute in range(200):
         admit(admission, *(at(60 * minute + i // 100, id=f"{minute}-{i}") for i in range(100)))
     assert len(admission._seen) < 2_000
-    assert len(admission.snapshot()["ids"]) == 100
+    restored = Admission(source(lateness="10s", dedup="id"))
+    restored.load([admission.save().data])
+    assert len(restored._seen) == 100
 
 
 def test_ids_at_or_after_the_watermark_stay_however_many_they_are() -> None:
@@ -317,7 +323,7 @@ def test_a_snapshot_keeps_an_id_that_stands_exactly_at_the_watermark() -> None:
     admission = Admission(clicks)
     admit(admission, at(0, id="a"), at(10))
     restored = Admission(clicks)
-    restored.restore(admission.snapshot())
+    restored.load([admission.save().data])
     assert admit(restored, at(10, id="a")).duplicates == 1
 
 
@@ -328,11 +334,28 @@ def test_partitions_without_idle_after_are_waited_for() -> None:
 
 
 def test_a_snapshot_of_another_format_or_dedup_column_is_refused() -> None:
-    state = Admission(source(dedup="id")).snapshot()
-    with pytest.raises(DataError, match=r"taken with dedup='id' and the source now has dedup=None"):
-        Admission(source()).restore(state)
-    with pytest.raises(DataError, match=r"version 0, this Headrace reads 1"):
-        Admission(source(dedup="id")).restore({**state, "version": 0})
+    taken = Admission(source(dedup="id")).save().data
+    with pytest.raises(SnapshotError, match=r"taken with dedup='id' and the source now has dedup=None"):
+        Admission(source()).load([taken])
+    with pytest.raises(SnapshotError, match="holds nothing of source"):
+        Admission(source()).load([])
+
+
+def test_a_delta_has_the_ids_that_came_since_and_stands_for_no_more() -> None:
+    admission = Admission(source(lateness="1h", dedup="id"))
+    admit(admission, *(at(i, id=f"a{i}") for i in range(2000)))
+    first = admission.save()
+    admit(admission, at(2000, id="b"))
+    second = admission.save()
+    admit(admission, at(2001, id="c"))
+    third = admission.save()
+    assert (first.delta, second.delta, third.delta) == (False, True, True)
+    assert len(second.data) < len(first.data) / 10
+    restored = Admission(source(lateness="1h", dedup="id"))
+    restored.load([first.data, second.data, third.data])
+    assert restored._seen == admission._seen
+    with pytest.raises(SnapshotError, match=r"part 2 of 2 is delta 2, which does not continue the part before it"):
+        restored.load([first.data, third.data])
 
 
 def test_a_partition_that_positions_cannot_tell_apart_is_an_error() -> None:

@@ -92,8 +92,7 @@ def test_entities_leave_when_their_windows_have_emptied(window: str) -> None:
     assert max(entities) <= 900, "at most 30 minutes of entities are in a window, or on their way into one"
     assert max(keys) <= 3 * 900 + 1100, "a table is tidied when half of it has gone"
     assert max(size[30:]) <= 2 * max(size[:30]), "what is freed is used again"
-    saved = operator.snapshot()
-    assert len(saved) < 2 * operator.nbytes
+    assert len(operator.save().data) < 2 * operator.nbytes
     for reading in (operator._settled, operator._online):
         for feature in reading.objects._features:
             assert len(feature._windows) <= keys[-1]

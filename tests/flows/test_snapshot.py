@@ -70,6 +70,10 @@ def flow(*views: Any, minutes: int = 30) -> SourceFlow:
     return made
 
 
+def parts_of(going: SourceFlow) -> dict[str, list[bytes]]:
+    return {name: [part.data] for name, part in going.save(full=True).items()}
+
+
 ARRAYS = {
     "ints": np.arange(-3, 3, dtype=np.int64).reshape(2, 3),
     "floats": np.array([0.1, np.nan, -np.inf]),
@@ -104,10 +108,12 @@ def test_objects_are_no_array() -> None:
 
 
 def test_a_snapshot_of_the_same_state_is_the_same_bytes() -> None:
-    assert flow(Activity).snapshot() == flow(Activity).snapshot()
+    assert parts_of(flow(Activity)) == parts_of(flow(Activity))
 
 
-@pytest.mark.parametrize("made", [lambda: pack({"a": 1}, ARRAYS), lambda: flow(Activity, minutes=3).snapshot()])
+@pytest.mark.parametrize(
+    "made", [lambda: pack({"a": 1}, ARRAYS), lambda: parts_of(flow(Activity, minutes=3))[STATE][0]]
+)
 def test_cut_short_anywhere_it_is_refused(made: Callable[[], bytes]) -> None:
     data = made()
     for length in range(len(data)):
@@ -127,16 +133,18 @@ def test_changed_in_any_byte_it_is_refused() -> None:
                 unpack(bytes(changed))
 
 
+STATE = "rides.activity"
+TAKEN = parts_of(flow(Activity))
+
+
 @given(st.data())
 def test_changed_in_any_byte_a_flow_refuses_it(data: st.DataObject) -> None:
-    changed = bytearray(TAKEN)
+    name = data.draw(st.sampled_from(sorted(TAKEN)))
+    changed = bytearray(TAKEN[name][0])
     at = data.draw(st.integers(0, len(changed) - 1))
     changed[at] ^= data.draw(st.integers(1, 255))
     with pytest.raises(SnapshotError):
-        SourceFlow(rides, [Activity]).restore(bytes(changed))
-
-
-TAKEN = flow(Activity).snapshot()
+        SourceFlow(rides, [Activity]).load({**TAKEN, name: [bytes(changed)]})
 
 
 def sealed(body: bytes) -> bytes:
@@ -184,36 +192,42 @@ def test_a_false_header_under_a_right_checksum_is_refused(header: bytes) -> None
 
 
 def test_a_snapshot_of_something_else_is_refused() -> None:
-    operator = ShardOperator(Activity)
-    for other in (flow(Activity).snapshot(), pack({}, {}), pack({"view": "activity"}, ARRAYS)):
+    for other in (TAKEN["rides.-admission"][0], pack({}, {}), pack({"view": "activity"}, ARRAYS)):
         with pytest.raises(SnapshotError, match="view 'activity'"):
-            operator.restore(other)
+            ShardOperator(Activity).load([other])
+    with pytest.raises(SnapshotError, match="is of view 'other', expected view 'activity'"):
+        ShardOperator(Activity).load([ShardOperator(Other).save().data])
     with pytest.raises(SnapshotError, match="source 'rides'"):
-        SourceFlow(rides, [Activity]).restore(operator.snapshot())
+        SourceFlow(rides, [Activity]).load({"rides.-admission": TAKEN[STATE]})
+    with pytest.raises(SnapshotError, match="holds nothing of source 'rides'"):
+        SourceFlow(rides, [Activity]).load({})
 
 
 def test_a_changed_view_says_what_to_do() -> None:
-    taken = ShardOperator(Activity).snapshot()
-    for view in (Changed, Other):
-        with pytest.raises(SnapshotError, match=r"view 'activity' as defined by \w{12}.*replay its source"):
-            ShardOperator(view).restore(taken)
+    with pytest.raises(
+        SnapshotError,
+        match=r"View 'activity' is not the one whose state was saved: feature rides_10m changed from count \(last 10m, "
+        r"hop 10s\) to count \(last 20m, hop 15s\)\. .*\(--on-change start\) begins them empty, \"backfill\" fills.*"
+        "replay its source",
+    ):
+        ShardOperator(Changed).load(TAKEN[STATE])
 
 
 def test_a_view_that_was_not_there_says_what_to_do() -> None:
-    flow(Activity, Other).restore(flow(Activity, Other).snapshot())
+    flow(Activity, Other).load(parts_of(flow(Activity, Other)))
     with pytest.raises(
         SnapshotError, match=r"View 'other' is not in the checkpoint of source 'rides'.*another data folder"
     ):
-        flow(Activity, Other).restore(TAKEN)
+        flow(Activity, Other).load(TAKEN)
 
 
 def test_a_refused_snapshot_leaves_the_flow_as_it_was() -> None:
-    for taken in (TAKEN[:-1], flow(Changed).snapshot(), flow(Other).snapshot()):
+    for wrong in ({STATE: [TAKEN[STATE][0][:-1]]}, parts_of(flow(Changed)), {STATE: []}):
         going = flow(Activity)
-        before = going.snapshot()
+        before = parts_of(going)
         with pytest.raises(SnapshotError):
-            going.restore(taken)
-        assert going.snapshot() == before
+            going.load({**TAKEN, **wrong})
+        assert parts_of(going) == before
 
 
 class Trap:
@@ -233,13 +247,14 @@ def test_a_pickle_is_refused_and_never_loaded(tmp_path: Path, monkeypatch: pytes
     for data in (
         payload,
         sealed(struct.pack("<8sIQ", snapshot.MAGIC, snapshot.VERSION, len(payload)) + payload),
-        pack({"view": "activity", "operators": payload, "fingerprint": payload}, {}),
-        pack({"source": "rides", "operators": {"activity": payload}, "admission": payload}, {}),
+        pack({"view": "activity", "keys": payload, "fingerprint": payload}, {}),
+        pack({"source": "rides", "ids": payload, "link": payload}, {}),
     ):
         with pytest.raises(SnapshotError):
-            ShardOperator(Activity).restore(data)
-        with pytest.raises(SnapshotError):
-            SourceFlow(rides, [Activity]).restore(data)
+            ShardOperator(Activity).load([data])
+        for name in TAKEN:
+            with pytest.raises(SnapshotError):
+                SourceFlow(rides, [Activity]).load({**TAKEN, name: [data]})
     assert not sprung.exists()
 
 
