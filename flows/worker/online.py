@@ -135,6 +135,10 @@ class OnlineWriter:
             self._clock = clock_us
             self._changed.notify_all()
 
+    def tell_now(self, clock_us: int) -> None:
+        """The same at once, after everything was written. Waits and raises as `open`."""
+        self._patiently(lambda: self._store.set_clock(clock_us, self._kind))
+
     def full(self) -> bool:
         """Whether so much has gathered that the flow should stop reading for now."""
         with self._changed:

@@ -40,6 +40,7 @@ from headrace.flows.worker.reading import RoutedReader, SourceReader
 from headrace.flows.worker.settings import FlowSettings
 from headrace.flows.worker.stages import stages_of
 from headrace.flows.worker.task import Task
+from headrace.stores.commits import read_manifest
 from headrace.stores.opening import open_online
 
 logger = logging.getLogger("headrace.worker")
@@ -214,9 +215,9 @@ class _Worker:
                     ticked = at
                     for reader in self._readers:
                         reader.advance(now)
-                if at - told >= TELL_S:
+                if self._live and at - told >= TELL_S:
                     told = at
-                    self._tell(now)
+                    self._online.tell(now)
                 self._observer.alive()
                 self._observer.ready(all(reader.ready for reader in self._readers))
                 if self._settings.until_end and all(reader.done for reader in self._readers):
@@ -224,6 +225,8 @@ class _Worker:
                     break
             self.entities = self._entities()
             self._stop()
+            if not self._live:
+                self._tell_replayed()
         except StoppedError as error:
             logger.warning("stopped without a last checkpoint: %s", error)
 
@@ -241,24 +244,20 @@ class _Worker:
         """Entities in memory, by view."""
         return sum((Counter(task.flow.entities) for task in self._tasks()), Counter())
 
-    def _tell(self, now: int) -> None:
-        if self._live:
-            self._online.tell(now)
-            return
-        clocks = [task.flow.clock_us for task in self._tasks() if task.flow.views and task.flow.newest_us is not None]
-        if clocks:
-            self._online.tell(min(clocks))
-
     def _stop(self) -> None:
         """Hand over every task; give up on stores that do not answer."""
-        if not self._live:
-            self._tell(0)
         timer = threading.Timer(STOP_S, self._give_up.set)
         timer.daemon = True
         timer.start()
         for reader in self._readers:
             reader.close()
         timer.cancel()
+
+    def _tell_replayed(self) -> None:
+        """A replay's clock is that of the part of the log that is furthest behind, whoever worked on it."""
+        clock = read_manifest(self._place.root).clock
+        if clock is not None:
+            self._online.tell_now(clock.us)
 
     def end(self) -> None:
         """End the threads and close the store."""

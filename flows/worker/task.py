@@ -208,7 +208,7 @@ class Task:
                 snapshots=snapshots,
                 settled_us=self.flow.settled_us() if begun else {},
                 offsets={self.offsets_name(): {self.partition: self.offset}},
-                clock=Clock(self._clock_us(), self._kind) if begun else None,
+                clock=Clock(self._clock_us(), self._kind) if begun and self._views else None,
                 tails=[(self._views[name], table) for name, table in ahead.items()],
                 sent=sent,
                 done=self.committed,
