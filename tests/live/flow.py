@@ -104,7 +104,12 @@ class LiveFlow:
         self.data = Path(settings.pop("data", folder / "data"))
         self.name = name or f"f-{self.sources[0].topics[0].name}"
         self.settings = {"checkpoint_every_s": 0.3, "kafka": QUICK, **settings}
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "TZ": "UTC", **(environment or {})}
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
+            "TZ": "UTC",
+            **(environment or {}),
+        }
         self.workers: list[Worker] = []
         self._made = 0
 

@@ -33,7 +33,6 @@ HABITS = Habits(
     jumps=0.0,
     poison=0.005,
     tombstones=0.002,
-    ids=10_000,
     people=PEOPLE,
 )
 RECENT = Window("sliding", 10 * SECOND, 2 * SECOND)
@@ -97,7 +96,7 @@ class Scene:
         self.flow.stop()
         self.watch.check(most_mb=most_mb)
         check_dead(self.flow, messages)
-        check_offline(self.flow, messages, settled=True, people=people)
+        check_offline(self.flow, messages, tail=False, people=people)
         self._check_uninterrupted(folder)
 
     def _check_uninterrupted(self, folder: Path) -> None:
@@ -110,9 +109,9 @@ class Scene:
             again.ended()
             got, expected = outcome_of(self.flow), outcome_of(again)
         assert got.dead == expected.dead
-        for view, rows in expected.whole.items():
+        for view, rows in expected.log.items():
             assert rows, view
-            assert _ordered(got.whole[view]) == _ordered(rows), f"{view}: not the rows of an uninterrupted run"
+            assert _ordered(got.log[view]) == _ordered(rows), f"{view}: not the rows of an uninterrupted run"
 
 
 def _ordered(rows: list[dict[str, Any]]) -> list[str]:

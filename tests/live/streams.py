@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -56,7 +58,8 @@ class Habits:
     Attributes:
         unit: the step in which time goes on; instants are multiples of it, give or take a microsecond. delays: how far
             behind an event may be, any of these. skew: partition n is this much behind partition n - 1. jumps: chance
-            of a silence that empties windows. poison, tombstones, ahead: chances of such messages. people: entities.
+            of a silence that empties windows. poison, tombstones, ahead: chances of such messages. repeats: that an
+            event is sent again, to its partition. people: entities.
     """
 
     unit: int
@@ -66,7 +69,7 @@ class Habits:
     poison: float = 0.0
     tombstones: float = 0.0
     ahead: float = 0.0
-    ids: int = 5
+    repeats: float = 0.05
     people: int = 6
     amounts: Sequence[float | None] = AMOUNTS
 
@@ -84,6 +87,8 @@ class Traffic:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self._poison = self._kinds()
+        self._ids = itertools.count()
+        self._recent: deque[tuple[Topic, Sent]] = deque(maxlen=30)
 
     def take(self, n: int) -> list[Message]:
         """The next `n` messages."""
@@ -99,7 +104,7 @@ class Traffic:
         for topic in self.topics:
             for partition in range(topic.partitions):
                 who = f"end-{topic.name}-{partition}"
-                out.append(self._message(topic, partition, self._columns(who), self.now))
+                out.append(self._message(topic, partition, self._columns(who) | {"id": None}, self.now))
         return out
 
     def _one(self) -> Message:
@@ -111,6 +116,9 @@ class Traffic:
             return self.put(topic, rng.randrange(topic.partitions), next(self._poison))
         if dice < habits.poison + habits.tombstones:
             return self.put(topic, rng.randrange(topic.partitions), None)
+        if self._recent and rng.random() < habits.repeats:
+            topic, sent = rng.choice(self._recent)
+            return self._message(topic, self._partition(sent), dict(sent.columns), sent.time)
         columns = self._columns(f"e{rng.randrange(habits.people)}")
         partition = topic.place(columns, rng)
         jitter = rng.choice((-1, 0, 0, 0, 1)) if habits.unit > 1 else 0
@@ -124,7 +132,7 @@ class Traffic:
         return {
             "who": who,
             "where_from": rng.choice((1, 2)),
-            "id": rng.choice((None, *(f"id{n}" for n in range(self.habits.ids)))),
+            "id": None if rng.random() < 0.1 else f"{self.seed}-{next(self._ids)}",
             "amount": rng.choice(self.habits.amounts),
             "units": rng.choice(COUNTS),
             "city": rng.choice(CITIES),
@@ -136,7 +144,11 @@ class Traffic:
         number = partition if len(self.topics) == 1 else index << PARTITION_BITS | partition
         sent = Sent(time, columns, number, self.offsets.get((topic.name, partition), 0))
         at = (EPOCH + timedelta(microseconds=time)).isoformat()
+        self._recent.append((topic, sent))
         return self.put(topic, partition, self._written(columns | {"at": at}), sent)
+
+    def _partition(self, sent: Sent) -> int:
+        return sent.partition if len(self.topics) == 1 else sent.partition & ((1 << PARTITION_BITS) - 1)
 
     def _written(self, event: dict[str, Any]) -> bytes:
         """JSON as one producer or another writes it: compact, in lines, escaped, with fields that nobody asked for."""

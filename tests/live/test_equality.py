@@ -85,7 +85,7 @@ def test_replayed_topics(kafka: Kafka, redis_server: RedisAddress, tmp_path: Pat
             flow.start(workers)
             flow.ended()
             check_dead(flow, messages)
-            check_offline(flow, messages, settled=True)
+            check_offline(flow, messages)
             check_online(flow, messages)
             seen.append(outcome_of(flow))
     one, four = seen
@@ -114,7 +114,7 @@ def test_several_topics_and_sources(kafka: Kafka, redis_server: RedisAddress, tm
         flow.start(3)
         flow.ended()
         check_dead(flow, messages)
-        check_offline(flow, messages, settled=True)
+        check_offline(flow, messages)
         check_online(flow, messages)
 
 
@@ -145,7 +145,7 @@ def test_workers_come_and_go(kafka: Kafka, redis_server: RedisAddress, tmp_path:
         check_online(flow, messages)
         flow.stop()
         check_dead(flow, messages)
-        check_offline(flow, messages, settled=True)
+        check_offline(flow, messages, tail=False)
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_an_old_topic_by_the_clock_on_the_wall(kafka: Kafka, redis_server: Redis
         check_online(flow, messages, lag_us=SECOND)
         flow.stop()
         check_dead(flow, messages)
-        check_offline(flow, messages, settled=True)
+        check_offline(flow, messages, tail=False)
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def test_poison_of_every_kind(
         flow.start()
         flow.ended()
         check_dead(flow, messages)
-        check_offline(flow, messages, settled=True)
+        check_offline(flow, messages)
         check_online(flow, messages)
         for letter in read_dead_letters(OfflineLog(flow.data / LOG)).to_pylist():
             kind = places.get((letter["topic"], letter["partition"], letter["offset"]))
