@@ -32,7 +32,7 @@ _SECRET = re.compile(r"password|secret|token|key_pem|basic_auth|oauthbearer_conf
 _NAMED = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MessageKey:
     """A column read from the message's key: `columns={"driver_id": MessageKey()}`.
 
@@ -45,6 +45,10 @@ class MessageKey:
     encoding: str = "text"
     field: str | None = None
 
+    def __repr__(self) -> str:
+        given = [repr(self.encoding)] if self.encoding != "text" else []
+        return f"MessageKey({', '.join([*given, *([repr(self.field)] if self.field is not None else [])])})"
+
     def __post_init__(self) -> None:
         one_of("encoding", self.encoding, KEY_ENCODINGS, "MessageKey")
         if self.field is not None and self.encoding != "json":
@@ -53,7 +57,7 @@ class MessageKey:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MessageHeader:
     """A column read from the message's last header of that name, as text (a `bytes` column takes it as it is).
 
@@ -61,6 +65,9 @@ class MessageHeader:
     """
 
     name: str
+
+    def __repr__(self) -> str:
+        return f"MessageHeader({self.name!r})"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -211,9 +218,11 @@ class KafkaSource(Source):
         if self.name != "-".join(self.topics):
             parts.append(f"name={self.name!r}")
         if self.keyed_by is not None:
-            parts.append(f"keyed_by={self.keyed_by[0] if len(self.keyed_by) == 1 else list(self.keyed_by)!r}")
+            keys = self.keyed_by[0] if len(self.keyed_by) == 1 else list(self.keyed_by)
+            parts.append(f"keyed_by={keys!r}")
         if self.start != "earliest":
-            parts.append(f"start={format_instant(self.start) if isinstance(self.start, int) else self.start!r}")
+            begun = format_instant(self.start) if isinstance(self.start, int) else self.start
+            parts.append(f"start={begun!r}")
         parts += [f"{n}={v!r}" for n, v, usual in self._spoken() if v != usual]
         return ", ".join(parts) + ")"
 

@@ -126,6 +126,8 @@ def _datum(payload: bytes, start: int, writer: Writer) -> Any:
     stream.seek(start)
     try:
         row = fastavro.schemaless_reader(stream, writer.parsed, None)
+    except (EOFError, IndexError):
+        return Unreadable(f"the message is no datum of {writer.name}: it ends too early")
     except Exception as error:  # on bytes that are no datum fastavro raises whatever it stumbles over
         told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return Unreadable(f"the message is no datum of {writer.name}: {told}")

@@ -76,3 +76,10 @@ def decoded_one_by_one(
         letters += dead
         tombstones += gone
     return events, letters, tombstones
+
+
+EVENT_SCHEMA = {
+    "type": "record",
+    "name": "Tick",
+    "fields": [{"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}}],
+}
