@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -80,6 +81,9 @@ ARRAYS = {
     "bytes": np.array([[1, 2]], dtype=np.uint8),
     "bools": np.array([True, False]),
     "none": np.empty((0, 4)),
+    "long": np.arange(3000, dtype=np.int64).reshape(1000, 3),
+    "noise": np.random.default_rng(1).random(1000),
+    "flags": np.zeros((500, 3), dtype=np.uint8),
 }
 
 
@@ -172,23 +176,32 @@ def test_another_file_says_what_to_do() -> None:
         unpack(b"")
 
 
+def header_of(array: Any) -> bytes:
+    return msgspec.msgpack.encode({"meta": {}, "arrays": [array]})
+
+
 @pytest.mark.parametrize(
     "header",
     [
         b"\xc1",  # no MessagePack
         b"\x93\x01\x02\x03",  # no mapping
         b"\x80",  # a mapping without what belongs in it
-        b"\x82\xa4meta\x80\xa6arrays\x91\x93\xa1a\xa3<i8\x91\xce\xff\xff\xff\xff",  # an array longer than the data
-        b"\x82\xa4meta\x80\xa6arrays\x91\x93\xa1a\xa3<i8\x91\xff",  # a negative length
-        b"\x82\xa4meta\x80\xa6arrays\x91\x93\xa1a\xa2|O\x91\x01",  # objects
-        b"\x82\xa4meta\x80\xa6arrays\x91\x93\xa1a\xa3<i8\x01",  # no shape
-        b"\x82\xa4meta\x80\xa6arrays\x91\x01",  # no array
+        header_of(["a", "<i8", [2**32], "", 64]),  # an array longer than its buffer
+        header_of(["a", "<i8", [2**32], "", 2**35]),  # a buffer longer than the data
+        header_of(["a", "<i8", [-1], "", 64]),  # a negative length
+        header_of(["a", "|O", [8], "", 64]),  # objects
+        header_of(["a", "<i8", 8, "", 64]),  # no shape
+        header_of(["a", "<i8", [8], "q", 64]),  # an unknown form
+        header_of(["a", "<i8", [8], "sz", 64]),  # not compressed
+        header_of(["a", "<i8", [2**60], "z", 64]),  # larger than any memory
+        header_of(1),  # no array
     ],
 )
 def test_a_false_header_under_a_right_checksum_is_refused(header: bytes) -> None:
-    body = struct.pack("<8sIQ", snapshot.MAGIC, snapshot.VERSION, len(header)) + header + bytes(64)
-    with pytest.raises(SnapshotError):
-        unpack(sealed(body))
+    for length in (0, 10, 2**60):
+        body = struct.pack("<8sIQQ", snapshot.MAGIC, snapshot.VERSION, len(header), length) + header + bytes(64)
+        with pytest.raises(SnapshotError):
+            unpack(sealed(body))
 
 
 def test_a_snapshot_of_something_else_is_refused() -> None:
@@ -246,7 +259,7 @@ def test_a_pickle_is_refused_and_never_loaded(tmp_path: Path, monkeypatch: pytes
     sprung.rmdir()
     for data in (
         payload,
-        sealed(struct.pack("<8sIQ", snapshot.MAGIC, snapshot.VERSION, len(payload)) + payload),
+        sealed(struct.pack("<8sIQQ", snapshot.MAGIC, snapshot.VERSION, len(payload), 0) + payload),
         pack({"view": "activity", "keys": payload, "fingerprint": payload}, {}),
         pack({"source": "rides", "ids": payload, "link": payload}, {}),
     ):
