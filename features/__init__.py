@@ -6,7 +6,8 @@ from headrace.features.entities import Entity
 from headrace.features.errors import DataError, DefinitionError, HeadraceError, UnknownColumnError
 from headrace.features.events import Event, EventSchema, EventTime, Field
 from headrace.features.features import AggregateFeature, DerivedFeature, FeatureGroup, derived
-from headrace.features.kafka_source import KafkaSource, MessageBody, MessageHeader, MessageKey, MessageTime
+from headrace.features.kafka_source import KafkaSource
+from headrace.features.message_parts import MessageBody, MessageHeader, MessageKey, MessageTime
 from headrace.features.sources import FileSource, FrameSource, IterableSource
 from headrace.features.views import FeatureView, ViewDefinition, define, definition
 from headrace.features.windows import Hopping, LastN, Lifetime, Session, Sliding, Tumbling

@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from os import PathLike, fspath
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from headrace.features.columns import Column
 from headrace.features.errors import DefinitionError, did_you_mean
 from headrace.features.events import EventSchema
+from headrace.features.message_parts import MessageBody, MessageHeader, MessageKey, MessageTime, Part
 from headrace.features.sources import Duration, Source, column_name, one_of, set_fields, unit_of, zone_of
 from headrace.features.time import format_instant, instant_us
 
 MESSAGE_FORMATS = ("json", "avro", "protobuf", "raw")
-KEY_ENCODINGS = ("text", "int", "json")
 MAX_TOPICS = 32
 PARTITION_BITS = 10
 """A source of several topics numbers its partitions `topic index << 10 | partition`."""
@@ -30,63 +30,6 @@ PARTITION_BITS = 10
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _SECRET = re.compile(r"password|secret|token|key_pem|basic_auth|oauthbearer_config")
 _NAMED = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
-
-
-@dataclass(frozen=True, repr=False)
-class MessageKey:
-    """A column read from the message's key: `columns={"driver_id": MessageKey()}`.
-
-    Attributes:
-        encoding: "text": UTF-8, numbers as their digits (a `bytes` column takes the key as it is); "int": 4 or 8 bytes,
-            the most significant first, as Kafka's own serializers write numbers; "json": a JSON value.
-        field: of a JSON object the field; None for the whole key.
-    """
-
-    encoding: str = "text"
-    field: str | None = None
-
-    def __repr__(self) -> str:
-        given = [repr(self.encoding)] if self.encoding != "text" else []
-        return f"MessageKey({', '.join([*given, *([repr(self.field)] if self.field is not None else [])])})"
-
-    def __post_init__(self) -> None:
-        one_of("encoding", self.encoding, KEY_ENCODINGS, "MessageKey")
-        if self.field is not None and self.encoding != "json":
-            raise DefinitionError(
-                f"MessageKey(field={self.field!r}) is for a key that is a JSON object: add encoding='json'."
-            )
-
-
-@dataclass(frozen=True, repr=False)
-class MessageHeader:
-    """A column read from the message's last header of that name, as text (a `bytes` column takes it as it is).
-
-    A message without the header has a null there.
-    """
-
-    name: str
-
-    def __repr__(self) -> str:
-        return f"MessageHeader({self.name!r})"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise DefinitionError(
-                f"MessageHeader: the name must be text, got {self.name!r}, as in MessageHeader('id')."
-            )
-
-
-@dataclass(frozen=True)
-class MessageTime:
-    """An instant column read from the record's timestamp (milliseconds), set by the producer or by the broker."""
-
-
-@dataclass(frozen=True)
-class MessageBody:
-    """A column that takes the payload as it is: the one of `format="raw"`, in a `bytes` or a `str` column (UTF-8)."""
-
-
-Part: TypeAlias = "MessageKey | MessageHeader | MessageTime | MessageBody"
 
 
 @dataclass(frozen=True, init=False, repr=False)

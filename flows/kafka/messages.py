@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from headrace.features.events import Field
-from headrace.features.kafka_source import MessageBody, MessageHeader, MessageKey, MessageTime, Part
+from headrace.features.message_parts import MessageBody, MessageHeader, MessageKey, MessageTime, Part
 from headrace.flows.batch import ARROW_TYPES
 from headrace.flows.casting import cast_values
 from headrace.flows.fit import MISSING, Cast, Unfit, shown
