@@ -39,7 +39,7 @@ from headrace.stores.deadletters import conform_letters, dead_letter_schema
 from headrace.stores.errors import LockedError, StoreError
 from headrace.stores.layout import RowLayout, arrow_schema, conform
 from headrace.stores.manifest import Commit, Dropped, LogFile, SnapshotFile, TailFile, ViewLog, check_offsets
-from headrace.stores.merging import Merging, merge_letters, merge_rows
+from headrace.stores.merging import Merging, merge_letters, merge_rows, unchanging
 from headrace.stores.migration import changed_layout, check_written
 from headrace.stores.online import Clock
 from headrace.stores.parquet import write_parquet
@@ -279,8 +279,7 @@ class LogWriter:
         """Views without the files that change no more, if those are many, and the list that has them."""
         final: dict[str, tuple[LogFile, ...]] = {}
         for name, view in views.items():
-            last = max((file.date for file in view.files), default="")
-            final[name] = tuple(file for file in view.files if file.date < last and not file.at)
+            final[name] = unchanging(view.files)
         if sum(map(len, final.values())) < ARCHIVED:
             return views, before.archive
         old = read_archive(self.place, before.archive)

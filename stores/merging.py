@@ -134,6 +134,22 @@ def merge_letters(
     return [*settled[:-count], _with(merged, merging.replaced(chosen), merging.due_us), *fresh]
 
 
+def unchanging(files: Sequence[LogFile]) -> tuple[LogFile, ...]:
+    """Those of a view's files that no later commit will merge or move: of dates that have passed, and merged."""
+    ordered = sorted(files, key=by_time)
+    found: list[LogFile] = []
+    for date, group in groupby(ordered, key=lambda file: file.date):
+        of_date = list(group)
+        versions = {file.version: [each for each in of_date if each.version == file.version] for file in of_date}
+        if (
+            date < ordered[-1].date
+            and not any(file.at for file in of_date)
+            and not any(map(_passed, versions.values()))
+        ):
+            found += of_date
+    return tuple(found)
+
+
 def _passed(files: Sequence[LogFile]) -> list[list[LogFile]]:
     """Neighbours to merge in a date that gets no more rows."""
     groups: list[list[LogFile]] = [[]]

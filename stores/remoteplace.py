@@ -1,8 +1,9 @@
 """A log on an object store, through fsspec: s3://, gs://, abfs://, memory:// and whatever else it knows.
 
 Objects are whole once they are there. Creation of one that must not be there yet is the store's own conditional write
-where fsspec passes it on (mode "xb": S3, Google Cloud Storage, Azure, memory). Elsewhere the name is looked at first
-and the content read back after, which leaves a gap of some milliseconds for two that claim a part at one moment.
+where fsspec passes it on and the store heeds it (S3, Google Cloud Storage, Azure, memory). For the others the name is
+looked at before and the content read back after: two that claim a part within the same few milliseconds could then both
+take themselves for its writer until the next commit of one of them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,6 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from headrace.stores.places import shown_root
-
-CONDITIONAL = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory", "file", "local"}
-"""Protocols whose fsspec file systems create an object only if it is not there."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,8 +52,6 @@ class RemotePlace:
         self.fs: Any = fsspec.url_to_fs(root, use_listings_cache=False)[0] if fs is None else fs
         self._base = str(self.fs._strip_protocol(root))
         self._root = root
-        protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
-        self._conditional = bool(protocols & CONDITIONAL)
 
     def _at(self, path: str) -> str:
         return f"{self._base}/{path}"
@@ -87,17 +83,14 @@ class RemotePlace:
 
     @_as_os_error
     def create(self, path: str, data: bytes, beside: str) -> bool:
-        if self._conditional:
-            try:
-                with self.fs.open(self._at(path), "xb") as file:
-                    file.write(data)
-            except FileExistsError:
-                return False
-            return True
-        if self.fs.exists(self._at(path)):
+        at = self._at(path)
+        if self.fs.exists(at):
             return False
-        self.fs.pipe_file(self._at(path), data)
-        return bool(self.fs.cat_file(self._at(path)) == data)
+        try:
+            self.fs.pipe_file(at, data, mode="create")
+        except FileExistsError:
+            return False
+        return bool(self.fs.cat_file(at) == data)
 
     @_as_os_error
     def sink(self, path: str) -> Any:
@@ -109,7 +102,13 @@ class RemotePlace:
 
     @_as_os_error
     def drop(self, path: str, sink: Any) -> None:
-        sink.close()  # an open one would be finished whenever it is collected
+        from fsspec.spec import AbstractBufferedFile
+
+        if isinstance(sink, AbstractBufferedFile):  # an open one would be uploaded whenever it is collected
+            sink.discard()
+            sink.closed = True
+        else:
+            sink.close()
         self.delete([path])
 
     @contextmanager
