@@ -199,6 +199,39 @@ def dead(
 
 
 @app.command()
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Python file with your feature views.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="TOML", help="Configuration file.", show_default="headrace.toml beside FILE, or here"
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DIR|URL", help="Where the flow writes.", show_default=str(DATA)),
+    ] = None,
+    online: Annotated[
+        str | None,
+        typer.Option("--online", metavar="URL", help="The online store.", show_default="embedded"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine a live flow: packages, settings, data folder, Kafka and its topics, Redis. Says what to mend.
+
+    It looks at a sample of messages as the flow would read them: can they be read, are they keyed as the source says?
+    The exit code is 1 when something must be mended.
+    """
+    from headrace.cli.examining import doctor as examined
+
+    code = examined(file, config, {"online": {"url": online}, "offline": {"data": data}}, as_json=as_json)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
 def demo() -> None:
     """New York's flights of 2013 as a stream: features of delays, a model with and without them, a figure, lookups."""
     from headrace.demo import main

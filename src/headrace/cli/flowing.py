@@ -28,7 +28,8 @@ class Request:
 
     Attributes:
         file, views: what to run. config: the file with variables and options over it. worker: name of this process, or
-            of the supervisor's workers without their number. until_end: stop at the ends of the topics.
+            of the supervisor's workers without their number. until_end: stop at the ends of the topics. fresh: forget
+            what earlier runs left.
         words: the options as given, for worker processes. given_online: --online as given. quiet, as_json: how to show.
     """
 
@@ -37,6 +38,7 @@ class Request:
     config: Configuration
     worker: str | None
     until_end: bool
+    fresh: bool
     words: tuple[str, ...]
     given_online: str | None
     quiet: bool
@@ -105,6 +107,10 @@ def flow(request: Request) -> int:
     settings = request.settings  # says what is wrong before anything starts
     if "://" not in settings.data:
         remember(Path(settings.data), request.file, live={"online": request.given_online})
+    if request.fresh:
+        from headrace.flows.worker.forgetting import forget
+
+        forget(request.views, settings)
     if request.config.flow.workers > 1:
         from headrace.cli.supervised import supervise
 

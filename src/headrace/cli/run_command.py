@@ -14,7 +14,7 @@ from headrace.cli.project import DATA
 LIVE = "Live flows, from Kafka topics"
 
 # What a worker process is told by its supervisor instead.
-NOT_PASSED_ON = {"file", "workers", "worker_id", "metrics_port", "log_format", "as_json", "quiet"}
+NOT_PASSED_ON = {"file", "fresh", "workers", "worker_id", "metrics_port", "log_format", "as_json", "quiet"}
 ONLY_LIVE = (
     "online",
     "workers",
@@ -149,7 +149,7 @@ def run(
         loaded = load(file)
         chosen = loaded.only(only or ())
         takes_kafka = is_live(chosen, file.name)
-    _refuse_what_does_not_fit(context, takes_kafka, chosen[0].source.name, fresh)
+    _refuse_what_does_not_fit(context, takes_kafka, chosen[0].source.name)
     options: dict[str, dict[str, Any]] = {
         "flow": {
             "workers": workers,
@@ -167,7 +167,7 @@ def run(
     settings = configured(file, config, options)
     if takes_kafka:
         words = tuple(_given_words(context))
-        request = Request(loaded, chosen, settings, worker_id, until_end, words, online, quiet, as_json)
+        request = Request(loaded, chosen, settings, worker_id, until_end, fresh, words, online, quiet, as_json)
         code = flow(request)
     else:
         code = replay_and_show(loaded, chosen, settings, live=live, fresh=fresh, quiet=quiet, as_json=as_json)
@@ -197,14 +197,9 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _refuse_what_does_not_fit(context: typer.Context, takes_kafka: bool, source: str, fresh: bool) -> None:
+def _refuse_what_does_not_fit(context: typer.Context, takes_kafka: bool, source: str) -> None:
     from headrace.features.errors import HeadraceError
 
-    if takes_kafka and fresh:
-        raise HeadraceError(
-            "--fresh is for replays of files: other workers may be writing there. Begin a live flow anew under another "
-            "name: [flow] name in headrace.toml, with a folder of its own (--data)."
-        )
     misplaced = [f"--{name.replace('_', '-')}" for name in ONLY_LIVE if _is_given(context, name)]
     if misplaced and not takes_kafka:
         raise HeadraceError(

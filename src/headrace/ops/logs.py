@@ -43,7 +43,7 @@ def set_up_logs(
 
     before: list[Any] = [
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="iso" if in_json else "%H:%M:%S", utc=True),
         add_worker,
     ]
     last: list[Any] = (
@@ -81,8 +81,10 @@ def set_up_logs(
 
 
 def hide_secrets(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A processor of structlog: no field, message or traceback leaves with a secret in it."""
-    return dict(redacted(event))
+    """A processor of structlog: no field, message or traceback leaves with a secret in it. What a reader looks for
+    stands first."""
+    first = {name: event[name] for name in ("timestamp", "level", "event") if name in event}
+    return dict(redacted({**first, **event}))
 
 
 class _Whole(logging.StreamHandler[TextIO]):
