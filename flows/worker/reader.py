@@ -30,6 +30,8 @@ STAMPS = 64
 """So many records of a batch, at most, have their freshness measured."""
 REOPEN_S = (0.5, 10.0)
 """How long after a failure a task is opened again: at first, and at most after failing again and again."""
+KEEP_BACK_S = 1.0
+"""After this long messages that could not be taken are tried again."""
 FENCED_S = 60.0
 """A task that another process has taken is given up by the group within this time, or something is wrong."""
 DRAIN_S = 30.0
@@ -55,6 +57,8 @@ class Reader:
         self._failed: dict[Place, tuple[float, int]] = {}
         self._fenced: dict[Place, float] = {}
         self._paused = False
+        self._back: list[Any] = []
+        self._back_s = 0.0
         self._shown = 0.0
         self._refilled = float("-inf")
         self._committed: dict[Place, int] = {}
@@ -92,7 +96,7 @@ class Reader:
         """
         first = self._call(lambda: self.consumer.poll(timeout_s))
         if first is None:
-            return []
+            return self._kept_back()
         more = self._place.settings.batch_size - 1
         messages = [first, *self._call(lambda: self.consumer.consume(more, 0))] if more else [first]
         good = [message for message in messages if message.error() is None]
@@ -100,7 +104,18 @@ class Reader:
             for message in messages:
                 if message.error() is not None:
                     self._complain(message)
-        return good
+        return [*self._kept_back(), *good]
+
+    def keep_back(self, messages: list[Any]) -> None:
+        """Messages that cannot be taken now are given again after a while; nothing more is read until then."""
+        self._back, self._back_s = messages, time.monotonic() + KEEP_BACK_S
+        self._press()
+
+    def _kept_back(self) -> list[Any]:
+        if not self._back or time.monotonic() < self._back_s:
+            return []
+        messages, self._back = self._back, []
+        return messages
 
     def _call(self, call: Callable[[], Any]) -> Any:
         """A call of the consumer in which partitions may come and go; what fails then is raised from here.
@@ -172,7 +187,7 @@ class Reader:
     @property
     def done(self) -> bool:
         """Whether every task here has come to its end; without tasks, whether the group has."""
-        if self._ends is None or self._failed:
+        if self._ends is None or self._failed or self._back:
             return False
         if self.tasks:
             return all(self.finished(task) for task in self.tasks.values())
@@ -247,7 +262,7 @@ class Reader:
 
     def _press(self) -> None:
         """Stop reading while the stores cannot follow, and go on when they have (backpressure)."""
-        full = self._place.online.full() or self._place.logs.full()
+        full = bool(self._back) or self._place.online.full() or self._place.logs.full()
         if full == self._paused:
             return
         self._paused = full

@@ -13,6 +13,7 @@ from headrace.features.time import MINUTE
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.kafka.decoding import MessageDecoder
 from headrace.flows.kafka.errors import ClusterError
+from headrace.flows.kafka.registry import UnreachableRegistryError
 from headrace.flows.kafka.topics import Cluster
 from headrace.flows.pipeline import SourceFlow
 from headrace.flows.worker.history import history_of_partition, history_of_target
@@ -50,9 +51,9 @@ class SourceReader(Reader):
         self._numbers = tuple(numbers)
         self._route_partitions = route_partitions
         self._outbox = outbox
-        self._decoder = MessageDecoder(stages.source)
+        self._decoder = MessageDecoder(stages.source, place.settings.kafka)
+        self._no_registry = False
         self._said = 0.0
-        self._said_end: set[str] = set()
         super().__init__(place, config, stages.source.topics, ends)
 
     def open(self, topic: str, partition: int) -> SourceTask:
@@ -100,7 +101,16 @@ class SourceReader(Reader):
             order = np.argsort(np.asarray(numbers), kind="stable").tolist()
             messages, numbers = [messages[i] for i in order], [numbers[i] for i in order]
             runs = runs_of(numbers)
-        batch, dead, tombstones = self._decoder.decode(messages, np.asarray(numbers, dtype=np.int32))
+        try:
+            batch, dead, tombstones = self._decoder.decode(messages, np.asarray(numbers, dtype=np.int32))
+        except UnreachableRegistryError as error:
+            self._place.observer.trouble("schema registry", str(error))
+            self._no_registry = True
+            self.keep_back(messages)
+            return
+        if self._no_registry:
+            self._no_registry = False
+            self._place.observer.recovered("schema registry")
         letters: dict[int, list[DeadLetter]] = {}
         for letter in dead:
             number = letter.partition if self._single else self._source.number(str(letter.topic), letter.partition)
