@@ -62,6 +62,7 @@ class Reader:
         self._shown = 0.0
         self._refilled = float("-inf")
         self._committed: dict[Place, int] = {}
+        self._eof: dict[Place, int] = {}
         self.assigned_once = False
         self._failure: BaseException | None = None
         self.consumer = Consumer({**config, "enable.partition.eof": ends is not None, "logger": logger_of(config)})
@@ -133,9 +134,7 @@ class Reader:
         error = message.error()
         at = (message.topic(), message.partition())
         if error.code() == KafkaError._PARTITION_EOF:
-            task = self.tasks.get(at)
-            if task is not None:
-                task.offset = max(task.offset, message.offset())
+            self._eof[at] = message.offset()  # which counts once the messages that came with it were taken
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET or error.code() == KafkaError.OFFSET_OUT_OF_RANGE:
             self._gap(at)
@@ -172,6 +171,10 @@ class Reader:
         clock_us: the wall's, or None where the stream is its own clock.
         """
         now = time.monotonic()
+        for at, offset in self._eof.items():
+            if at in self.tasks:
+                self.tasks[at].offset = max(self.tasks[at].offset, offset)
+        self._eof.clear()
         self._watch(now)
         self._press()
         self._checkpoint(now)
