@@ -26,7 +26,7 @@ import msgspec
 from headrace.stores.environment import FIRST_MAP_BYTES, Environment, open_environment, release
 from headrace.stores.errors import StoreError
 from headrace.stores.keys import decode_key
-from headrace.stores.layout import RowLayout, check_same, row_layout
+from headrace.stores.layout import RowLayout, check_same, row_layout, same
 from headrace.stores.online import (
     REMEDY,
     Clock,
@@ -43,7 +43,7 @@ from headrace.stores.online import (
     later_clock,
     taken_over,
 )
-from headrace.stores.rows import event_timestamp_of, row_codec
+from headrace.stores.rows import event_timestamp_of, recoder, row_codec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,6 +118,36 @@ class EmbeddedStore:
 
         self._mine[writer] = now = self._writable().run(take, write=True)
         return now.reached
+
+    def forget_writers(self, prefix: str) -> int:
+        def forget(txn: Any) -> int:
+            found, count = _WRITER + prefix.encode(), 0
+            with txn.cursor() as cursor:
+                more = cursor.set_range(found)
+                while more and bytes(cursor.key()).startswith(found):
+                    more, count = cursor.delete(), count + 1
+            return count
+
+        return self._writable().run(forget, write=True)
+
+    def migrate_view(self, view: View) -> list[str]:
+        layout = row_layout(view)
+
+        def migrate(txn: Any) -> list[str]:
+            data = txn.get(_LAYOUT + layout.view.encode())
+            if data is None:
+                return []
+            kept = _kept(bytes(data))
+            if same(kept.layout, layout):
+                return []
+            recode, number = recoder(kept.layout, layout), _number.pack(kept.number)
+            for key in [key for key, _ in _rows(txn, number)]:
+                place, head = _place(number, key)
+                txn.put(place, head + recode(txn.get(place)[len(head) :]))
+            txn.put(_LAYOUT + layout.view.encode(), msgspec.msgpack.encode(_Kept(kept.number, layout)))
+            return kept.layout.differences(layout)
+
+        return self._writable().run(migrate, write=True)
 
     def write_portions(self, portions: Sequence[Portion]) -> list[Written]:
         def put(txn: Any) -> tuple[list[Written], dict[str, Writer]]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -70,7 +69,7 @@ class EncodedRows:
 
 
 class FeastRows:
-    """Encoder and decoder of one view's rows in a project; obtained by `feast_rows`, holds no state between calls."""
+    """Encoder and decoder of one view's rows in a project; holds no state between calls."""
 
     def __init__(self, layout: RowLayout, project: str) -> None:
         self.layout = layout
@@ -155,12 +154,6 @@ class FeastRows:
     def key_of(self, key: bytes) -> tuple[Any, ...] | None:
         """The key's values in the entity's order, None when it is another entity's or project's."""
         return self.keys.decode(key)
-
-
-@lru_cache(maxsize=256)
-def feast_rows(layout: RowLayout, project: str) -> FeastRows:
-    """The codec of a view's rows in a project."""
-    return FeastRows(layout, project)
 
 
 def field_of(view: str, feature: str) -> bytes:

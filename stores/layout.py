@@ -62,12 +62,15 @@ class RowLayout:
 
     def conflicts(self, asked: RowLayout) -> list[str]:
         """Why rows of this layout and rows of `asked` cannot be one history; none when only features came or went."""
-        found = []
+        return self.unlike(asked) + self._altered(asked)
+
+    def unlike(self, asked: RowLayout) -> list[str]:
+        """What differs in the entities or instants that the rows are of."""
         if self.keys != asked.keys:
-            found.append(f"keys were {_shown(self.keys)}, now {_shown(asked.keys)}")
-        elif self.base and asked.base and self.base != asked.base:
-            found.append("the column that holds the event time differs")
-        return found + self._altered(asked)
+            return [f"keys were {_shown(self.keys)}, now {_shown(asked.keys)}"]
+        if self.base and asked.base and self.base != asked.base:
+            return ["the column that holds the event time differs"]
+        return []
 
     def differences(self, asked: RowLayout) -> list[str]:
         """What differs between this layout, of stored rows, and that of the definition asked for; for messages."""
@@ -145,6 +148,20 @@ def check_same(stored: RowLayout, asked: RowLayout, place: str, remedy: str) -> 
         what = "; ".join(stored.differences(asked))
         raise SchemaMismatchError(
             f"{place} holds rows of view '{asked.view}' that another definition made: {what}. {remedy}"
+        )
+
+
+def check_related(stored: RowLayout, asked: RowLayout) -> None:
+    """Refuse a definition that is no later form of the stored one: another entity, or another column for the time.
+
+    Raises:
+        SchemaMismatchError: names what differs.
+    """
+    found = stored.unlike(asked)
+    if found:
+        raise SchemaMismatchError(
+            f"View '{asked.view}' cannot take the place of its former definition: {'; '.join(found)}. Give it another "
+            "name, or drop the former one's rows first."
         )
 
 

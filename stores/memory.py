@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.stores.keys import decode_key
-from headrace.stores.layout import RowLayout, check_same, row_layout
+from headrace.stores.layout import RowLayout, check_same, row_layout, same
 from headrace.stores.online import (
     REMEDY,
     Clock,
@@ -24,7 +24,7 @@ from headrace.stores.online import (
     later_clock,
     taken_over,
 )
-from headrace.stores.rows import RowCodec, event_timestamp_of, row_codec
+from headrace.stores.rows import RowCodec, event_timestamp_of, recoder, row_codec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,6 +67,25 @@ class MemoryStore:
             now = taken_over(self._writers.get(writer), writer, epoch, PLACE)
             self._writers[writer] = self._mine[writer] = now
         return now.reached
+
+    def forget_writers(self, prefix: str) -> int:
+        with self._lock:
+            found = [name for name in self._writers if name.startswith(prefix)]
+            for name in found:
+                del self._writers[name]
+            return len(found)
+
+    def migrate_view(self, view: View) -> list[str]:
+        layout = row_layout(view)
+        with self._lock:
+            stored = self._layouts.get(layout.view)
+            if stored is None or same(stored, layout):
+                return []
+            recode = recoder(stored, layout)
+            there = self._rows.get(layout.view, {})
+            self._rows[layout.view] = {key: recode(value) for key, value in there.items()}
+            self._layouts[layout.view] = layout
+            return stored.differences(layout)
 
     def write_portions(self, portions: Sequence[Portion]) -> list[Written]:
         with self._lock:

@@ -169,6 +169,24 @@ class PositionedStore(OnlineStore, Protocol):
         """
         ...
 
+    def forget_writers(self, prefix: str) -> int:
+        """Forget every writer whose name begins with `prefix`, epoch and position; returns how many there were. Who
+        writes as one of them meanwhile is told "lost"."""
+        ...
+
+    def migrate_view(self, view: View) -> list[str]:
+        """Let this definition of a view take the place of the one that wrote its rows; again for the same one is fine.
+
+        What is new or computed in another way reads as null until the rows are written anew; what is gone is left out.
+
+        Returns:
+            what changed, in words; nothing for a view that is not there or is of this definition.
+
+        Raises:
+            SchemaMismatchError: keys or the time column changed.
+        """
+        ...
+
     def write_portions(self, portions: Sequence[Portion]) -> list[Written]:
         """Write the portions in order; returns for each what became of it.
 

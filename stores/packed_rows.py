@@ -1,6 +1,7 @@
 """Rows of a view as one Redis string each, under a key that people can read: smaller than Feast's hash, for ours only.
 
-    headrace:PROJECT:VIEW:KEY[:KEY...]   ->   row (rows.py): event_timestamp, then MessagePack
+    headrace:PROJECT:VIEW:KEY[:KEY...]   ->   row (rows.py): 8 bytes event_timestamp, 1 byte number of the layout among
+                                              those that the view has had, MessagePack
 
 Key values stand in the entity's order, as text; bytes, and signs that mean something in keys, are percent-encoded.
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
@@ -18,7 +18,7 @@ from headrace.stores.feast_rows import EncodedRows
 from headrace.stores.feast_values import instants
 from headrace.stores.keys import decode_key, key_values
 from headrace.stores.layout import NEWEST_EVENT, RowLayout, conform
-from headrace.stores.rows import row_codec
+from headrace.stores.rows import recoder, row_codec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,17 +29,22 @@ _SIGNS = re.compile(r"[%:{}*?\[\]\\\s\x00-\x1f\x7f]")
 
 
 class PackedRows:
-    """Encoder and decoder of one view's rows in a project; obtained by `packed_rows`.
+    """Encoder and decoder of one view's rows in a project.
 
     Args:
-        layout: as asked for. stored: as the rows are stored, the same but for the order of the features.
+        layout: as asked for. stored: as rows are written, the same but for the order of the features. past: layouts
+        that rows may still have, oldest first.
     """
 
     fields: tuple[bytes, ...] = (b"",)
 
-    def __init__(self, layout: RowLayout, project: str, stored: RowLayout | None = None) -> None:
+    def __init__(
+        self, layout: RowLayout, project: str, stored: RowLayout | None = None, past: Sequence[RowLayout] = ()
+    ) -> None:
         self.layout = layout
         self._codec = row_codec(layout, stored)
+        self._recoders = [recoder(each, stored or layout) for each in past]
+        self._number = bytes([len(past)])
         self._head = f"headrace:{project}:{layout.view}:"
         self._dtypes = [dtype for _, dtype in layout.keys]
 
@@ -53,13 +58,18 @@ class PackedRows:
         keys, values = [], []
         for key, _, value in self._codec.encode(rows):
             keys.append(self._key(decode_key(key)))
-            values.append(value)
+            values.append(value[:8] + self._number + value[8:])
         return EncodedRows(keys, [values], instants(rows.column(NEWEST_EVENT)))
 
     def decode(self, found: Sequence[bytes | None]) -> StoredRow | None:
         """The row from its value; None when there is none."""
         (value,) = found
-        return None if value is None else self._codec.decode(value)
+        if value is None:
+            return None
+        number, plain = value[8], value[:8] + value[9:]
+        if number < len(self._recoders):
+            plain = self._recoders[number](plain)
+        return self._codec.decode(plain)
 
     def key(self, key: Mapping[str, Any]) -> bytes:
         """An entity's key. Raises DataError when it is not of the key columns' types."""
@@ -78,12 +88,6 @@ class PackedRows:
         if len(parts) != len(self._dtypes):
             return None
         return tuple(_value(part, dtype) for part, dtype in zip(parts, self._dtypes, strict=True))
-
-
-@lru_cache(maxsize=256)
-def packed_rows(layout: RowLayout, project: str, stored: RowLayout | None = None) -> PackedRows:
-    """The codec of a view's rows in a project."""
-    return PackedRows(layout, project, stored)
 
 
 def _shown(value: Any) -> str:

@@ -159,6 +159,15 @@ if (redis.call('HGET', KEYS[1], '') or '') ~= ARGV[1] then return 0 end
 return redis.call('HSET', KEYS[1], '', ARGV[2], ARGV[3], ARGV[4])
 """
 
+# KEYS: views, rows. ARGV: generation, fields. Removes fields while the view is changing.
+_CLEAR = """
+if redis.call('HGET', KEYS[1], '') ~= ARGV[1] then return -2 end
+for i = 2, #KEYS do
+  redis.call('HDEL', KEYS[i], unpack(ARGV, 2))
+end
+return #KEYS - 1
+"""
+
 # KEYS: clock. ARGV: microseconds, kind. Digits are compared as text: they may be more than a double holds.
 _CLOCK = """
 local function less(a, b)
@@ -197,6 +206,7 @@ STRINGS_OF_CLUSTER = _script(_UNGUARDED + _STRINGS)
 GATE = _script(_GATE)
 TAKE_OVER = _script(_TAKE_OVER)
 REGISTER = _script(_REGISTER)
+CLEAR = _script(_CLEAR)
 CLOCK = _script(_CLOCK)
 
-ALL = (HASHES, STRINGS, HASHES_OF_CLUSTER, STRINGS_OF_CLUSTER, GATE, TAKE_OVER, REGISTER, CLOCK)
+ALL = (HASHES, STRINGS, HASHES_OF_CLUSTER, STRINGS_OF_CLUSTER, GATE, TAKE_OVER, REGISTER, CLEAR, CLOCK)

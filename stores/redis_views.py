@@ -1,7 +1,8 @@
 """Which views a project holds in Redis: layout, ttl, and how rows are laid out, so that a wrong definition is refused.
 
     hash "{headrace:PROJECT}:views"      ""        ->  generation: a mark that changes whenever anything below does
-                                         view name ->  MessagePack [layout of rows, "feast" or "packed", ttl, had one]
+                                         view name ->  MessagePack [layout of rows, "feast" or "packed", ttl, had one,
+                                                       former layouts, whether it is changing]
 
 Whoever writes or reads holds a copy; the scripts that write compare the generation, so a copy never outlives a change.
 """
@@ -17,7 +18,7 @@ import msgspec
 from headrace.features.views import ViewDefinition
 from headrace.stores.errors import SchemaMismatchError, StoreError
 from headrace.stores.feast_rows import field_of
-from headrace.stores.layout import RowLayout, check_same
+from headrace.stores.layout import RowLayout, check_related, check_same
 from headrace.stores.online import REMEDY
 
 
@@ -26,13 +27,17 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         layout: of its rows. form: "feast" or "packed". ttl_us: of the newest definition, None for ever. had_ttl:
-        whether it ever had one, so keys may be about to expire.
+        whether it ever had one, so keys may be about to expire. past: layouts before this one, oldest first; a packed
+        row tells its own by number. changing: fields that features of `past` left in Feast's hashes are being removed,
+        and until that is done nobody writes.
     """
 
     layout: RowLayout
     form: str
     ttl_us: int | None
     had_ttl: bool
+    past: tuple[RowLayout, ...] = ()
+    changing: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,9 @@ class KeptViews:
         if form == "feast":
             self._check_fields(layout)
         had = view.ttl_us is not None or (before is not None and before.had_ttl)
-        return Kept(layout if before is None else before.layout, form, view.ttl_us, had)
+        if before is None:
+            return Kept(layout, form, view.ttl_us, had)
+        return msgspec.structs.replace(before, ttl_us=view.ttl_us, had_ttl=had)
 
     def _check_fields(self, layout: RowLayout) -> None:
         mine = {field_of(layout.view, name): name for name in layout.feature_names}
@@ -103,6 +110,34 @@ class KeptViews:
         if len(longest) == len(ttls):
             return str(-(-max(longest) // 1000))
         return "keep" if any(kept.had_ttl for kept in together) else ""
+
+
+def migrated(kept: Kept, layout: RowLayout) -> Kept:
+    """What is kept of a view once `layout` has taken the place of its layout.
+
+    Raises:
+        SchemaMismatchError: keys or the time column changed.
+        StoreError: the view changed more often than packed rows can tell.
+    """
+    check_related(kept.layout, layout)
+    if kept.form == "packed":
+        if len(kept.past) == 255:
+            raise StoreError(
+                f"View '{layout.view}' has changed 255 times since its rows were first written. Drop them "
+                f"(`store.drop({layout.view!r})`) and fill the store again."
+            )
+        return msgspec.structs.replace(kept, layout=layout, past=(*kept.past, kept.layout))
+    past = (*kept.past, kept.layout)
+    changing = any(outdated(each, layout) for each in past)
+    return msgspec.structs.replace(kept, layout=layout, past=past if changing else (), changing=changing)
+
+
+def outdated(stored: RowLayout, asked: RowLayout) -> list[str]:
+    """Features of `stored` whose values mean nothing under `asked`."""
+    meant = dict(zip(asked.features, asked.meaning, strict=True))
+    return [
+        feature[0] for feature, how in zip(stored.features, stored.meaning, strict=True) if meant.get(feature) != how
+    ]
 
 
 def _same_entity(one: RowLayout, other: RowLayout) -> bool:

@@ -18,7 +18,7 @@ import msgspec
 
 from headrace.features.dtypes import TIMESTAMP, split_list, split_map
 from headrace.stores.keys import encode_key, key_values
-from headrace.stores.layout import EVENT_TIMESTAMP, NEWEST_EVENT, RowLayout, arrow_type, conform
+from headrace.stores.layout import EVENT_TIMESTAMP, NEWEST_EVENT, RowLayout, arrow_type, check_related, conform
 from headrace.stores.online import StoredRow
 
 if TYPE_CHECKING:
@@ -89,6 +89,31 @@ def row_codec(layout: RowLayout, stored: RowLayout | None = None) -> RowCodec:
     """The codec of rows asked for under `layout`, where they were stored under `stored` (the same but for the order of
     features)."""
     return RowCodec(stored or layout, layout.feature_names)
+
+
+def recoder(stored: RowLayout, asked: RowLayout) -> Callable[[bytes | memoryview], bytes]:
+    """From a row encoded under `stored` to the same row under `asked`, a later definition of the view.
+
+    A feature that is new, or computed in another way, is null; one that is gone is left out.
+
+    Raises:
+        SchemaMismatchError: keys or the time column differ, so the rows are of other entities or instants.
+    """
+    check_related(stored, asked)
+    meant = {
+        name: (at, dtype, how)
+        for at, ((name, dtype), how) in enumerate(zip(stored.features, stored.meaning, strict=True), 1)
+    }
+    places = []
+    for (name, dtype), how in zip(asked.features, asked.meaning, strict=True):
+        at, *same = meant.get(name, (0, "", ""))
+        places.append(at if same == [dtype, how] else 0)
+
+    def recode(value: bytes | memoryview) -> bytes:
+        row = _decode(value[8:])
+        return bytes(value[:8]) + _encode([row[0], *(row[at] if at else None for at in places)])
+
+    return recode
 
 
 def plain_column(column: pa.ChunkedArray, dtype: str) -> list[Any]:

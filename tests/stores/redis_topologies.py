@@ -55,14 +55,18 @@ def until(done: Callable[[], Any], timeout_s: float = 20) -> None:
 
 def cluster(new_redis: Callable[..., RedisServer], size: int = 3) -> list[RedisServer]:
     """Servers that share the slots of one cluster."""
-    servers = [new_redis(options=("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")) for _ in range(size)]
+    buses = [free_port() for _ in range(size)]  # by default the port plus 10,000, which may be none
+    servers = [
+        new_redis(options=("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(bus)))
+        for bus in buses
+    ]
     for at, server in enumerate(servers):
         with redis.Redis(port=server.port) as client:
             first, last = SLOTS * at // size, SLOTS * (at + 1) // size - 1
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", at + 1)
             if at:
-                client.execute_command("CLUSTER MEET", "127.0.0.1", servers[0].port)
+                client.execute_command("CLUSTER MEET", "127.0.0.1", servers[0].port, buses[0])
 
     def whole() -> bool:
         for server in servers:

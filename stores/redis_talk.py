@@ -1,0 +1,118 @@
+"""Talking to Redis: commands out and answers in, one round trip for any number of them, from many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from headrace.stores.errors import StoreError, UnreachableError
+from headrace.stores.redis_scripts import ALL, Script
+from headrace.stores.redis_urls import RedisAddress, connect, speaking_to
+
+T = TypeVar("T")
+Command = tuple[Any, ...]
+
+SCAN_KEYS = 1000
+
+
+def call(script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Command:
+    """The command that runs a script."""
+    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+
+
+class Talk:
+    """A pool of connections to one address. Thread-safe; a forked process may go on using it.
+
+    Args:
+        address: where. timeout_s: for connecting and for each answer. connections: the most at a time.
+    """
+
+    def __init__(self, address: RedisAddress, timeout_s: float, connections: int) -> None:
+        self.address = address
+        self.cluster = address.kind == "cluster"
+        self._client = connect(address, timeout_s, connections)
+        self._closed = False
+
+    def ask(self, commands: Sequence[Command], together: bool = False) -> list[Any]:
+        """The answers to commands sent in one round trip.
+
+        Args:
+            together: nothing comes between the commands; not in a cluster, whose servers know nothing of each other.
+
+        Raises:
+            UnreachableError: no answer in time, or the server cannot do it just now; whether it did is not known.
+            StoreError: an answer is another error.
+        """
+        if self._closed:
+            raise StoreError(f"The connection to Redis at {self.address.shown} is closed. Open another store.")
+        if not commands:
+            return []
+        with speaking_to(self.address):
+            answers = self.send(commands, together)
+            if any(type(each).__name__ == "NoScriptError" for each in answers):
+                for script in ALL:  # a server forgets them when it restarts
+                    self._client.script_load(script.text)
+                answers = self.send(commands, together)
+            for each in answers:
+                if isinstance(each, Exception):
+                    raise each
+            return answers
+
+    def ask_again(self, commands: Sequence[Command], together: bool = False) -> list[Any]:
+        """`ask` for commands that only read: asked a second time when a connection turned out to be dead."""
+        try:
+            return self.ask(commands, together)
+        except UnreachableError as error:
+            if "Timeout" in type(error.__cause__).__name__:
+                raise
+            return self.ask(commands, together)
+
+    def send(self, commands: Sequence[Command], together: bool) -> list[Any]:
+        """The answers, errors among them; raises redis-py's own errors of connections."""
+        if self.cluster:
+            with self._client.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                found: list[Any] = pipe.execute(raise_on_error=False)
+                return found
+        wrapped = together and len(commands) > 1
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+        try:
+            # Each command is on its way while the next is packed, so client and server work at the same time.
+            for command in [("MULTI",), *commands, ("EXEC",)] if wrapped else commands:
+                connection.send_packed_command(connection.pack_command(*command), check_health=False)
+            answers = [_answer(connection.read_response) for _ in range(len(commands) + 2 * wrapped)]
+        except BaseException:
+            connection.disconnect()  # answers that are still to come belong to nobody
+            raise
+        finally:
+            pool.release(connection)
+        if not wrapped:
+            return answers
+        done = answers[-1]
+        if isinstance(done, Exception):  # one was refused before it ran, so none ran
+            raise next((each for each in answers[1:-1] if isinstance(each, Exception)), done)
+        return list(done)
+
+    def keys(self, pattern: bytes) -> set[bytes]:
+        """Every key that matches, of all that there are; keys written meanwhile may be missing."""
+        with speaking_to(self.address):
+            return set(self._client.scan_iter(match=pattern, count=SCAN_KEYS))
+
+    def close(self) -> None:
+        self._closed = True
+        self._client.close()
+
+
+def _answer(read: Callable[[], Any]) -> Any:
+    from redis.exceptions import ConnectionError, ResponseError
+
+    try:
+        return read()
+    except ResponseError as error:
+        return error
+    except ConnectionError as error:
+        if type(error).__name__ == "BusyLoadingError":
+            return error
+        raise
