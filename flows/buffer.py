@@ -11,6 +11,8 @@ from headrace.flows.ordering import in_order
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
+GATHERED = 512
+"""Events up to which batches are gathered in one chunk."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,15 @@ class SettlingBuffer:
         return sum(len(events) for _, _, events in self._chunks)
 
     def add(self, events: Prepared) -> None:
-        """Hold a batch of events back."""
-        if len(events):
-            self._chunks.append((int(events.effective.min()), int(events.effective.max()), events))
+        """Hold a batch of events back. Small ones are gathered: a live flow brings hundreds a second."""
+        if not len(events):
+            return
+        least, greatest = int(events.effective.min()), int(events.effective.max())
+        if self._chunks and self._fresh[-1] and len(self._chunks[-1][2]) + len(events) <= GATHERED:
+            first, last, before = self._chunks[-1]
+            self._chunks[-1] = (min(first, least), max(last, greatest), Prepared.concat([before, events]))
+        else:
+            self._chunks.append((least, greatest, events))
             self._fresh.append(True)
 
     def take(self, upto: int) -> Prepared | None:

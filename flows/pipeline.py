@@ -23,6 +23,10 @@ from headrace.flows.shard import BEGINNING, ShardOperator
 from headrace.flows.snapshot import SnapshotError
 from headrace.stores.checkpoints import SnapshotPart
 
+SETTLE_EVENTS = 1_000
+SETTLE_US = 50_000
+"""A live flow settles its log after so many events, or so many microseconds."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -74,6 +78,8 @@ class SourceFlow:
                 raise DefinitionError(f"Two views are named '{name}'. Give one of them another name, with name='...'.")
         self._columns = tuple(dict.fromkeys(name for view in self.views for name in view.event_columns))
         self._live = live
+        self._unsettled = 0
+        self._settled_at = BEGINNING
         self._admission = Admission(source, partitions, live=live)
         self._operators = {view.name: ShardOperator(view) for view in self.views}
         self.changed: tuple[str, ...] = ()
@@ -120,7 +126,7 @@ class SourceFlow:
         online = {name: op.process(admitted.batch, clock) for name, op in self._operators.items()}
         return Output(
             online=_filled(online),
-            log=self._settle(clock_us),
+            log=self._settle_in_time(len(admitted.batch), clock_us),
             dead=admitted.dead,
             duplicates=admitted.duplicates,
             taken=len(admitted.batch),
@@ -144,12 +150,12 @@ class SourceFlow:
         clock = max(t for t in (clock_us, self._admission.newest, BEGINNING) if t is not None)
         if admitted is None:
             online = {name: op.advance(clock) for name, op in self._operators.items()} if clock > BEGINNING else {}
-            return Output(online=_filled(online), log=self._settle(clock_us))
+            return Output(online=_filled(online), log=self._settle_in_time(0, clock_us))
         taken = _by_time(admitted.batch, self.source.schema.time_field)
         online = {name: op.process(taken, clock) for name, op in self._operators.items()}
         return Output(
             online=_filled(online),
-            log=self._settle(clock_us),
+            log=self._settle_in_time(len(admitted.batch), clock_us),
             dead=admitted.dead,
             duplicates=admitted.duplicates,
             taken=len(taken),
@@ -178,7 +184,18 @@ class SourceFlow:
         least = min((op.watermark_us for op in self._operators.values()), default=BEGINNING)
         return None if least == BEGINNING else least
 
+    def _settle_in_time(self, events: int, clock_us: int | None) -> dict[str, pa.Table]:
+        """Settle; a live flow not after every small batch, because the time it takes makes online rows late."""
+        self._unsettled += events
+        recently = clock_us is not None and clock_us - self._settled_at < SETTLE_US
+        if self._live and recently and self._unsettled < SETTLE_EVENTS:
+            return {}
+        return self._settle(clock_us)
+
     def _settle(self, clock_us: int | None) -> dict[str, pa.Table]:
+        self._unsettled = 0
+        if clock_us is not None:
+            self._settled_at = clock_us
         watermark = self._admission.watermark(clock_us)
         if watermark is None:
             return {}
