@@ -153,8 +153,14 @@ class LiveFlow:
         for worker in self.workers:
             worker.ended(max(1.0, until - time.monotonic()))
 
-    def until(self, true: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
-        """Wait for it, as long as no worker fails."""
+    def until(
+        self,
+        true: Callable[[], bool],
+        what: str,
+        timeout_s: float = 60,
+        why: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Wait for it, as long as no worker fails; `why` says what is missing when it takes too long."""
         end = time.monotonic() + timeout_s
         while not true():
             for worker in self.workers:
@@ -162,5 +168,5 @@ class LiveFlow:
                 assert code in (None, 0, -signal.SIGKILL), f"Worker {worker.name} failed:\n{worker.said()[-4000:]}"
             if time.monotonic() > end:
                 told = "\n".join(f"{worker.name}: {worker.said()[-1500:]}" for worker in self.running())
-                raise AssertionError(f"Not within {timeout_s} s: {what}. The workers said:\n{told}")
+                raise AssertionError(f"Not within {timeout_s} s: {what}. {why()}\nThe workers said:\n{told}")
             time.sleep(0.05)
