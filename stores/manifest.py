@@ -84,6 +84,7 @@ class ViewLog(msgspec.Struct, frozen=True, omit_defaults=True):
         tails: provisional rows of the newest commits.
         newest_us: the newest settled row; None without one.
         current: which layouts the newest commits have; two for a while when parts change one after the other.
+        left: of a log of several parts, those that one of them had and has no more.
     """
 
     layouts: tuple[RowLayout, ...]
@@ -92,6 +93,7 @@ class ViewLog(msgspec.Struct, frozen=True, omit_defaults=True):
     tails: tuple[TailFile, ...] = ()
     newest_us: int | None = None
     current: tuple[int, ...] = (0,)
+    left: tuple[int, ...] = ()
 
     @property
     def layout(self) -> RowLayout:
@@ -197,12 +199,14 @@ def _joined(logs: list[ViewLog]) -> ViewLog:
         return logs[0]
     layouts: list[RowLayout] = []
     current: list[int] = []
+    left: set[int] = set()
     files: list[LogFile] = []
     tails: list[TailFile] = []
     for log in logs:
         layouts += [layout for layout in log.layouts if layout not in layouts]
         places = [layouts.index(layout) for layout in log.layouts]
         current += [places[version] for version in log.current if places[version] not in current]
+        left |= set(places) - {places[version] for version in log.current}
         files += [_of_version(file, places[file.version]) for file in log.files]
         tails += [_of_version(tail, places[tail.version]) for tail in log.tails]
     settled = [log.settled_us for log in logs]
@@ -215,6 +219,7 @@ def _joined(logs: list[ViewLog]) -> ViewLog:
         tails=tuple(tails),
         newest_us=max(newest, default=None),
         current=tuple(current),
+        left=tuple(sorted(left)),
     )
 
 

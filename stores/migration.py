@@ -11,10 +11,16 @@ from collections.abc import Sequence
 
 from headrace.stores.errors import SchemaMismatchError
 from headrace.stores.layout import RowLayout, check_same, same
+from headrace.stores.manifest import ViewLog
 
 REMEDY = (
     "Go on with what is unchanged by starting the flow with --on-change start or backfill (OfflineLog.migrate_view), "
     "write this definition to another folder, or remove the folder and replay into it."
+)
+
+READ_REMEDY = (
+    "Read with the definition that the flow runs, or start the flow with this one: --on-change start or backfill goes "
+    "on with what is unchanged."
 )
 
 
@@ -42,10 +48,19 @@ def check_written(stored: RowLayout, asked: RowLayout, place: str) -> None:
     check_same(stored, asked, place, REMEDY)
 
 
-def check_read(versions: Sequence[RowLayout], current: Sequence[int], asked: RowLayout, place: str) -> None:
-    """Refuse to read with a definition that no part of the log is written by now. Raises SchemaMismatchError."""
-    if not any(same(versions[version], asked) for version in current):
-        check_same(versions[current[-1]], asked, place, REMEDY)
+def check_read(log: ViewLog, asked: RowLayout, place: str) -> None:
+    """Refuse to read with a definition that no part of the log is written by, or that one has left for another.
+
+    While the parts of a log change one after the other, the new definition reads them all.
+
+    Raises:
+        SchemaMismatchError: names the differences.
+    """
+    if not any(same(log.layouts[version], asked) for version in log.current):
+        check_same(log.layouts[log.current[-1]], asked, place, READ_REMEDY)
+    if any(same(log.layouts[version], asked) for version in log.left):
+        newer = next(log.layouts[version] for version in log.current if not same(log.layouts[version], asked))
+        check_same(newer, asked, place, READ_REMEDY)
 
 
 def readable(stored: RowLayout, asked: RowLayout) -> list[str]:

@@ -14,6 +14,7 @@ twice; the readers here never do.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ from headrace.stores.errors import CorruptError, MissingStoreError
 from headrace.stores.keys import key_values
 from headrace.stores.layout import EVENT_TIMESTAMP, RowLayout, arrow_schema, arrow_type, row_layout
 from headrace.stores.logwriter import LogWriter
-from headrace.stores.manifest import Commit, Manifest, ViewLog
+from headrace.stores.manifest import PRIVATE, Commit, Manifest, ViewLog
 from headrace.stores.migration import check_read
 from headrace.stores.online import Clock, Key, View
 from headrace.stores.places import Root, open_place, plain_root, shown_root
@@ -294,12 +295,26 @@ class OfflineLog:
                 "it first, or "
                 "check the path."
             )
-        check_read(log.layouts, log.current, layout, f"The log at {self.place}")
+        check_read(log, layout, f"The log at {self.place}")
         return log
 
     def __repr__(self) -> str:
         part = f", part={self.part!r}" if self.part else ""
         return f"OfflineLog({shown_root(self.root)!r}{part})"
+
+
+def remove_log(root: Root) -> None:
+    """Delete a log with all its parts, dead letters and checkpoints; other files beside it stay. No writer may run.
+
+    The commits go first: a log that is half deleted is an empty one.
+    """
+    place = open_place(root)
+    at = plain_root(root)
+    folders = [f"view={view}" for view in manifest_at(place).views]
+    for folder in (PRIVATE, *folders, "dead_letters"):
+        place.delete(place.walk(folder))
+        if isinstance(at, Path):
+            shutil.rmtree(at / folder, ignore_errors=True)
 
 
 def _schema(layout: RowLayout, columns: list[str]) -> pa.Schema:
