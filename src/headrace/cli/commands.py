@@ -199,6 +199,27 @@ def dead(
 
 
 @app.command()
+def checkpoints(
+    part: Annotated[
+        str | None,
+        typer.Argument(metavar="[PART]", help="Show what this one holds; its state is checked.", show_default="all"),
+    ] = None,
+    data: DataFolder = str(DATA),
+    as_json: AsJson = False,
+) -> None:
+    """Show where a run goes on after a restart: a line per part, or all that one part holds.
+
+    A flow from Kafka has a part for each partition, a run on one machine has one.
+
+    - `headrace checkpoints`
+    - `headrace checkpoints rides-0003`
+    """
+    from headrace.cli.checkpoints import checkpoints as show
+
+    show(data, part, as_json=as_json)
+
+
+@app.command()
 def doctor(
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Python file with your feature views.", show_default=False)
