@@ -209,6 +209,10 @@ def _one_by_one(array: pa.Array, reading: TimeReading) -> Cast:
 
 def _parsed(text: pa.Array, reading: TimeReading) -> Cast:
     """ISO 8601 text: rows of the common form in one go, the others one by one."""
+    if reading.clock is None:
+        whole_column = _parse_common(text, True, reading)  # what Arrow takes, with a zone, Python reads the same way
+        if whole_column is not None:
+            return whole_column
     common = _LOCAL_TEXT if reading.clock is not None else _ZONED_TEXT
     matches = pc.fill_null(pc.match_substring_regex(text, common), False).to_numpy(zero_copy_only=False)
     if reading.clock is not None and not matches.any():  # text with offsets, in a source that also names a zone
@@ -238,7 +242,7 @@ def _parse_common(text: pa.Array, zoned: bool, reading: TimeReading) -> Cast | N
         parsed = text.cast(INSTANT) if zoned else text.cast(pa.timestamp("us")).cast(INSTANT)
     except pa.ArrowInvalid:
         return None
-    us, _ = _ints(parsed.cast(pa.int64()))
+    us, _ = _ints(parsed.view(pa.int64()))
     if ((us < MIN_INSTANT_US) | (us > MAX_INSTANT_US)).any():
         return None
     read = Cast(parsed)
