@@ -29,15 +29,19 @@ def history_of_partition(
     source: KafkaSource,
     views: Sequence[ViewDefinition],
     config: Mapping[str, Any],
+    overrides: Mapping[str, Any],
     number: int,
     upto: int,
     *,
     live: bool,
     now_us: int,
 ) -> SourceFlow:
-    """A flow of `views` that has taken partition `number` of a source from its oldest message up to offset `upto`."""
+    """A flow of `views` that has taken partition `number` of a source from its oldest message up to offset `upto`.
+
+    config: of a consumer. overrides: settings of the run, for the decoder.
+    """
     flow = SourceFlow(source, views, live=live, partitions=[number])
-    for batch in _batches(source, config, number, upto):
+    for batch in _batches(source, config, overrides, number, upto):
         flow.push(batch, now_us if live else None, now_us)
     return flow
 
@@ -47,6 +51,7 @@ def history_of_target(
     judged: KafkaSource,
     views: Sequence[ViewDefinition],
     config: Mapping[str, Any],
+    overrides: Mapping[str, Any],
     upto: Mapping[int, int],
     mine: tuple[Sequence[str], int, int],
     *,
@@ -61,7 +66,7 @@ def history_of_target(
     flow = SourceFlow(judged, views, live=live, partitions=list(upto))
     clock = now_us if live else None
     judges = {number: SourceFlow(source, [], live=live, partitions=[number]) for number in upto}
-    reading = {number: _batches(source, config, number, end) for number, end in upto.items()}
+    reading = {number: _batches(source, config, overrides, number, end) for number, end in upto.items()}
     while reading:
         # Always the partition that is furthest behind: what waits for the watermark stays little.
         number = min(reading, key=lambda each: judges[each].newest_us or 0)
@@ -77,10 +82,12 @@ def history_of_target(
     return flow
 
 
-def _batches(source: KafkaSource, config: Mapping[str, Any], number: int, upto: int) -> Iterator[EventBatch]:
+def _batches(
+    source: KafkaSource, config: Mapping[str, Any], overrides: Mapping[str, Any], number: int, upto: int
+) -> Iterator[EventBatch]:
     """The events of a partition before offset `upto`; what cannot be decoded was a dead letter then already."""
     topic, partition = source.place(number)
-    decoder = MessageDecoder(source)
+    decoder = MessageDecoder(source, overrides)
     consumer = Consumer({**config, "group.id": f"{config['group.id']}.history", "enable.partition.eof": True})
     try:
         low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30.0)
