@@ -64,16 +64,22 @@ def varint(number: int) -> bytes:
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The signed 64 bit varint at `at`, and where it ends."""
-    number = shift = 0
+    byte = data[at]
+    at += 1
+    if byte < 0x80:
+        return byte, at
+    number, shift = byte & 0x7F, 7
     while True:
         byte = data[at]
         at += 1
-        number |= (byte & 0x7F) << shift
         if byte < 0x80:
+            number |= byte << shift
             break
+        number |= (byte & 0x7F) << shift
         shift += 7
-    number &= 0xFFFFFFFFFFFFFFFF
-    return (number - (1 << 64) if number >> 63 else number), at
+    if number >> 63:
+        number = (number & 0xFFFFFFFFFFFFFFFF) - (1 << 64)
+    return number, at
 
 
 def _tag(field: int, wire: int) -> bytes:
@@ -163,8 +169,13 @@ def decode_value(data: bytes, dtype: str) -> Any:
     """
     if not data:
         return None
-    if dtype == FLOAT and data[0] == 0x29:
+    tag = data[0]
+    if tag == 0x29 and dtype == FLOAT:
         return _double.unpack_from(data, 1)[0]
+    if tag == 0x20 and dtype == INT:
+        return read_varint(data, 1)[0]
+    if tag == 0x12 and dtype == STRING:
+        return data[read_varint(data, 1)[1] :].decode()
     ((field, wire, content), *_) = fields_of(data)
     if field in (_MAP, _SCALAR_MAP, 34):
         return _decode_map(content, *(split_map(dtype) or ("", "")))
@@ -288,14 +299,19 @@ def timestamp(us: int) -> bytes:
 
 def read_timestamp(data: bytes) -> int:
     """Microseconds of a google.protobuf.Timestamp."""
-    parts = {field: content for field, _, content in fields_of(data)}
-    return int(parts.get(1, 0)) * _SECOND + int(parts.get(2, 0)) // 1000
+    us, at = 0, 0
+    if data[:1] == b"\x08":
+        seconds, at = read_varint(data, 1)
+        us = seconds * _SECOND
+    if data[at : at + 1] == b"\x10":
+        us += read_varint(data, at + 1)[0] // 1000
+    return us
 
 
 def _floats(column: pa.ChunkedArray) -> list[bytes]:
     import numpy as np
 
-    numbers = np.ascontiguousarray(column.fill_null(0.0).to_numpy(), dtype="<f8")
+    numbers = np.ascontiguousarray(_whole(column, 0.0).to_numpy(), dtype="<f8")
     buffer = np.empty((len(numbers), 9), dtype=np.uint8)
     buffer[:, 0] = 0x29
     buffer[:, 1:] = numbers.view(np.uint8).reshape(len(numbers), 8)
@@ -304,7 +320,7 @@ def _floats(column: pa.ChunkedArray) -> list[bytes]:
 
 
 def _integers(column: pa.ChunkedArray) -> list[bytes]:
-    return encode_integers(column.fill_null(0).to_numpy(), 0x20)
+    return encode_integers(_whole(column, 0).to_numpy(), 0x20)
 
 
 def _instants(column: pa.ChunkedArray) -> list[bytes]:
@@ -313,8 +329,12 @@ def _instants(column: pa.ChunkedArray) -> list[bytes]:
 
 def instants(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """A column of timestamps as (n,) int64 microseconds; null as 0."""
-    out: npt.NDArray[np.int64] = column.cast("int64").fill_null(0).to_numpy()
+    out: npt.NDArray[np.int64] = _whole(column.cast("int64"), 0).to_numpy()
     return out
+
+
+def _whole(column: pa.ChunkedArray, zero: Any) -> pa.ChunkedArray:
+    return column.fill_null(zero) if column.null_count else column
 
 
 def _booleans(column: pa.ChunkedArray) -> list[bytes]:

@@ -13,6 +13,7 @@ T = TypeVar("T")
 Command = tuple[Any, ...]
 
 SCAN_KEYS = 1000
+SEND_BYTES = 1 << 14
 
 
 def call(script: Script, keys: Sequence[bytes], arguments: Sequence[Any]) -> Command:
@@ -79,9 +80,16 @@ class Talk:
         pool = self._client.connection_pool
         connection = pool.get_connection()
         try:
-            # Each command is on its way while the next is packed, so client and server work at the same time.
+            packed, size = [], 0
             for command in [("MULTI",), *commands, ("EXEC",)] if wrapped else commands:
-                connection.send_packed_command(connection.pack_command(*command), check_health=False)
+                parts = connection.pack_command(*command)
+                packed += parts
+                size += sum(map(len, parts))
+                if size > SEND_BYTES:  # on its way while the rest is packed: client and server work at the same time
+                    connection.send_packed_command([b"".join(packed)], check_health=False)
+                    packed, size = [], 0
+            if packed:
+                connection.send_packed_command([b"".join(packed)], check_health=False)
             answers = [_answer(connection.read_response) for _ in range(len(commands) + 2 * wrapped)]
         except BaseException:
             connection.disconnect()  # answers that are still to come belong to nobody
