@@ -6,7 +6,8 @@
 #   make servers  Kafka's jars (with Maven) and redis-server (from Debian) for the tests
 #   make check    format, lint, types and the dependency rule
 #   make bench    every benchmark, one JSON line per case; one of them: make bench ONLY=operator
-#   make up       the same demo in a container (docker-compose.yml)
+#   make up       a live flow in containers: Kafka, Redis, two workers, a city's rides, Grafana (docker-compose.yml)
+#   make down     stops it; what it has written stays
 #   make format   rewrites the code in its format and fixes what the linter can
 
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
@@ -21,7 +22,7 @@ ONLY    ?= $(foreach name,$(BENCHES),$(if $(wildcard benchmarks/$(name).py),$(na
 
 export TZ := UTC
 
-.PHONY: setup demo servers test check bench up format
+.PHONY: setup demo servers test check bench up down format
 
 setup: $(STAMP)
 
@@ -56,4 +57,8 @@ bench: setup
 	@set -e; for name in $(ONLY); do $(BIN)/python -m benchmarks.$$name; done
 
 up:
-	docker compose up
+	docker compose up --build --detach --wait
+	@echo "Grafana http://localhost:3000   metrics http://localhost:9400/metrics   Kafka localhost:9092   Redis localhost:6379"
+
+down:
+	docker compose down

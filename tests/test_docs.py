@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import typer
-import yaml
 
 from headrace.cli.commands import app
 
@@ -142,15 +141,6 @@ def test_the_verbs_told_are_those_of_the_makefile() -> None:
         told |= set(re.findall(r"(?:^ {4}|`|\$ )make ([a-z]+)", page.read_text(), re.MULTILINE))
     assert told <= verbs
     assert verbs == set(re.findall(r"^#   make ([a-z]+)", makefile, re.MULTILINE))
-
-
-def test_the_container_runs_the_demo() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    script = compose["services"]["demo"]["command"][-1]
-    # The line that `make demo` runs, and an extra that exists.
-    assert "headrace demo" in script.splitlines()
-    assert "\t@$(BIN)/headrace demo\n" in (ROOT / "Makefile").read_text()
-    assert "[demo]" in script
 
 
 def test_the_command_line_is_told_with_every_option() -> None:
