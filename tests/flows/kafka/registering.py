@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +55,8 @@ class FakeRegistry:
 
 
 @contextmanager
-def serving(registry: FakeRegistry, port: int = 0) -> Iterator[FakeRegistry]:
-    """The registry on a port of this machine, while the block runs."""
+def serving(registry: FakeRegistry, port: int = 0, context: ssl.SSLContext | None = None) -> Iterator[FakeRegistry]:
+    """The registry on a port of this machine, while the block runs; over TLS with a context."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -70,8 +71,14 @@ def serving(registry: FakeRegistry, port: int = 0) -> Iterator[FakeRegistry]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    registry.url = f"http://127.0.0.1:{server.server_address[1]}"
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """A client that does not trust us hangs up in the handshake."""
+
+    server = Server(("127.0.0.1", port), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    registry.url = f"{'http' if context is None else 'https'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
