@@ -111,6 +111,13 @@ class Talk:
     def close(self) -> None:
         self._closed = True
         self._client.close()
+        if self.cluster:
+            return
+        pool = self._client.connection_pool
+        pool.disconnect()
+        if self.address.kind == "sentinel":
+            for sentinel in pool.sentinel_manager.sentinels:
+                sentinel.close()
 
 
 def _answer(read: Callable[[], Any]) -> Any:

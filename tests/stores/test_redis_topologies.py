@@ -57,10 +57,14 @@ class ClusterSuite(PositionedStoreSuite, LastingStoreSuite):
     layout: Any
 
     @pytest.fixture(autouse=True)
-    def _cluster(self, nodes: list[RedisServer]) -> None:
+    def _cluster(self, nodes: list[RedisServer]) -> Iterator[None]:
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
         self.nodes = nodes
+        self.opened: list[RedisStore] = []
         self.empty()
+        yield
+        for store in self.opened:
+            store.close()
 
     def empty(self) -> None:
         for node in self.nodes:
@@ -68,10 +72,11 @@ class ClusterSuite(PositionedStoreSuite, LastingStoreSuite):
                 client.flushall()
 
     def open(self, place: Path) -> RedisStore:
-        return RedisStore(self.url, layout=self.layout)
+        self.opened.append(RedisStore(self.url, layout=self.layout))
+        return self.opened[-1]
 
     def again(self, store: RedisStore) -> RedisStore:
-        return RedisStore(self.url, layout=self.layout)
+        return self.open(Path())
 
     def forget(self, store: RedisStore) -> None:
         self.empty()
