@@ -186,6 +186,14 @@ class OfflineLog:
         shown = [file.path if not file.at or self.place.exists(file.path) else file.at for file in files]
         return [self.place.file(path) for path in shown]
 
+    def sql_path(self, view: View) -> str:
+        """The files of a view for `read_parquet(...)` of DuckDB, Spark or Polars: every settled row, by any reader.
+
+        With `union_by_name = true` after features have come or gone. DuckDB reads a URL after
+        `connection.register_filesystem(log.place.fs)` or with its own httpfs.
+        """
+        return self.place.url(f"view={row_layout(view).view}/*/*.parquet")
+
     def scan(
         self,
         view: View,
