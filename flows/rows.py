@@ -83,7 +83,7 @@ def table(view: ViewDefinition, keys: KeyTable, columns: Columns) -> pa.Table:
 
 
 def _instants(values: Ints) -> pa.Array:
-    return pa.array(values).cast(INSTANT)
+    return pa.Array.from_buffers(INSTANT, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _array(values: Array, valid: Array, dtype: pa.DataType) -> pa.Array:

@@ -187,6 +187,7 @@ def arrow_type(dtype: str) -> pa.DataType:
     raise SchemaMismatchError(f"{dtype!r} is no column type. Types are listed in headrace.features.dtypes.")
 
 
+@lru_cache(maxsize=256)
 def arrow_schema(layout: RowLayout) -> pa.Schema:
     """The full Arrow schema of a view's rows; times are never null, neither are keys."""
     import pyarrow as pa
@@ -206,21 +207,23 @@ def conform(layout: RowLayout, rows: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     schema = arrow_schema(layout)
-    missing = [name for name in schema.names if name not in rows.column_names]
-    unknown = [name for name in rows.column_names if name not in schema.names]
+    exactly = rows.schema.equals(schema)
+    missing = [] if exactly else [name for name in schema.names if name not in rows.column_names]
+    unknown = [] if exactly else [name for name in rows.column_names if name not in schema.names]
     if missing or unknown:
         parts = [f"without {', '.join(missing)}"] if missing else []
         parts += [f"with the unknown {', '.join(unknown)}"] if unknown else []
         raise SchemaMismatchError(
             f"View '{layout.view}': got rows {' and '.join(parts)}; expected {', '.join(schema.names)}."
         )
-    rows = rows.select(schema.names)
-    for field in schema:
-        if not field.nullable and rows.column(field.name).null_count:
+    if not exactly:
+        rows = rows.select(schema.names)
+    for name in (*layout.key_names, EVENT_TIMESTAMP, NEWEST_EVENT):
+        if rows.column(name).null_count:
             raise SchemaMismatchError(
-                f"View '{layout.view}': column '{field.name}' has null rows. A key or time is never null."
+                f"View '{layout.view}': column '{name}' has null rows. A key or time is never null."
             )
-    if rows.schema.equals(schema):
+    if exactly or rows.schema.equals(schema):
         return rows
     try:
         return rows.cast(schema)
