@@ -25,6 +25,7 @@ PUBLIC = [
     "headrace.features",
     "headrace.features.functions",
     "headrace.flows.runner",
+    "headrace.flows.worker.observing",
     "headrace.materialize",
     "headrace.materialize.online",
     "headrace.serving",
