@@ -118,8 +118,8 @@ class Admission:
         effective = np.empty(n, dtype=np.int64)
         mark = np.empty(n, dtype=np.int64)
         verdicts.judge(
-            batch.time,
-            batch.partition,
+            _writable(batch.time),
+            _writable(batch.partition),
             code,
             seen,
             self._newest,
@@ -346,3 +346,8 @@ class Admission:
         if verdict == verdicts.BEHIND:
             return f"{gap} older than the log had settled, {limit}, while its partition was silent"
         return f"{gap} later than the newest instant allowed by the clock, {limit}"
+
+
+def _writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array itself or a copy. A kernel is compiled and loaded once more for arrays that may not be written to."""
+    return array if array.flags.writeable and array.flags.c_contiguous else array.copy()
