@@ -86,7 +86,7 @@ class SourceReader(Reader):
         low, high = self.consumer.get_watermark_offsets(at, timeout=30.0)
         start = self._source.start
         if isinstance(start, int):
-            asked = TopicPartition(topic, partition, start // 1000)
+            asked = TopicPartition(topic, partition, -(-start // 1000))  # record timestamps are whole milliseconds
             (found,) = self.consumer.offsets_for_times([asked], timeout=30.0)
             return high if found.offset in (OFFSET_END, OFFSET_BEGINNING) or found.offset < 0 else int(found.offset)
         return int(high if start == "latest" else low)
