@@ -19,6 +19,8 @@ from headrace.stores.errors import (
 from headrace.stores.memory import MemoryStore
 from headrace.stores.offline import OfflineLog
 from headrace.stores.online import Clock, OnlineStore, Portion, PositionedStore, Reached, StoredRow
+from headrace.stores.opening import open_online
+from headrace.stores.redis import RedisStore
 
 __all__ = [
     "Checkpoint",
@@ -35,12 +37,14 @@ __all__ = [
     "Portion",
     "PositionedStore",
     "Reached",
+    "RedisStore",
     "SchemaMismatchError",
     "SnapshotPart",
     "StoreError",
     "StoredRow",
     "UnreachableError",
     "parts",
+    "open_online",
     "read_checkpoint",
     "read_manifest",
 ]

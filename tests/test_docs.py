@@ -34,6 +34,8 @@ PUBLIC = [
     "headrace.stores.memory",
     "headrace.stores.offline",
     "headrace.stores.online",
+    "headrace.stores.opening",
+    "headrace.stores.redis",
     "headrace.testing",
 ]
 
