@@ -28,8 +28,8 @@ from headrace.flows.recording import Summary
 from headrace.flows.runner import by_source
 from headrace.flows.warm import warm
 from headrace.flows.worker.clock import SteadyClock
-from headrace.flows.worker.collector import calm_collector
 from headrace.flows.worker.counting import Counting
+from headrace.flows.worker.interpreter import tuned_interpreter
 from headrace.flows.worker.log import LogThread
 from headrace.flows.worker.observing import Observer, Silent
 from headrace.flows.worker.online import OnlineWriter, StoppedError
@@ -90,7 +90,7 @@ def run_worker(
     warm()
     stopping = stop or threading.Event()
     counting = Counting(observer or Silent())
-    with Interrupts() as interrupts, calm_collector():
+    with Interrupts() as interrupts, tuned_interpreter():
         worker = _Worker(sources, settings, counting, clock or SteadyClock())
         try:
             worker.run(lambda: interrupts.asked or stopping.is_set())
