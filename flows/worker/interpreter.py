@@ -1,4 +1,4 @@
-"""Python's interpreter, tuned for a worker: a garbage collector that keeps out of the way, threads that soon take turns.
+"""The interpreter, tuned for a worker: a garbage collector that keeps out of the way, threads that soon take turns.
 
 A batch makes tens of thousands of message objects that are freed by their reference counts. At the usual thresholds the
 collector looks through the young ones 1,400 times per million events, and again and again through the whole program,
