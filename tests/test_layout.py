@@ -12,7 +12,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from headrace import Entity, Event, EventTime, FeatureView, IterableSource, derived, run
+from headrace import Entity, Event, EventTime, FeatureView, IterableSource, OfflineLog, derived, run
+from headrace.materialize.online import sync
+from headrace.stores.redis import RedisStore
+from tests.servers.fixtures import RedisAddress
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "headrace"
@@ -21,7 +24,8 @@ FOLDERS = ("features", "flows", "materialize", "serving", "stores")
 # Third-party packages that neither a definition nor a lookup may load; the command line's belong here too.
 HEAVY = [
     *("datasketches", "duckdb", "lmdb", "numba", "pandas", "polars", "pyarrow"),
-    *("confluent_kafka", "feast", "river"),
+    *("confluent_kafka", "fastavro", "feast", "fsspec", "google.protobuf", "hiredis", "redis", "river"),
+    *("prometheus_client", "structlog"),
     *("matplotlib", "scipy", "sklearn", "rich", "typer"),
 ]
 
@@ -158,12 +162,14 @@ class OnlyTheBase(importlib.abc.MetaPathFinder):
     "As on a machine where nothing else is installed."
     def find_spec(self, name, path, target=None):
         top = name.partition(".")[0]
-        if top not in {{*sys.stdlib_module_names, "headrace", "msgspec", "numpy", "lmdb"}} and not top.startswith("_"):
+        base = {{*sys.stdlib_module_names, "headrace", "msgspec", "numpy", *{packages!r}}}
+        if top not in base and not top.startswith("_"):
             raise ModuleNotFoundError(f"No module named '{{top}}'", name=top)
 
 sys.meta_path.insert(0, OnlyTheBase())
 
-from headrace import Client, EmbeddedStore, Entity, Event, EventTime, FeatureView, IterableSource, derived
+from headrace import Client, Entity, Event, EventTime, FeatureView, IterableSource, derived
+from headrace.stores.opening import open_online
 
 class Ride(Event):
     driver_id: str
@@ -175,13 +181,13 @@ class DriverActivity(FeatureView, source=IterableSource([], Ride), entity=Entity
     fares = Ride.fare.decayed_sum("1h", last="1d")
     per_ride = derived(fares / rides_30m, default=0.0)
 
-client = Client(EmbeddedStore({store!r}, read_only=True))
+client = Client(open_online({store!r}, read_only=True))
 print(client.get(DriverActivity, driver_id="7").to_numpy().tolist())
 print(client.get(DriverActivity, driver_id="8").to_dict())
 """
 
 
-def test_a_model_server_needs_only_the_base_and_its_store(tmp_path: Path) -> None:
+def test_a_model_server_needs_only_the_base_and_its_store(tmp_path: Path, redis_server: RedisAddress) -> None:
     class Ride(Event):
         driver_id: str
         fare: float
@@ -195,5 +201,8 @@ def test_a_model_server_needs_only_the_base_and_its_store(tmp_path: Path) -> Non
         per_ride = derived(fares / rides_30m, default=0.0)
 
     run([DriverActivity], tmp_path)
-    printed = python(MODEL_SERVER.format(store=str(tmp_path / "online"))).splitlines()
-    assert printed == ["[1.0, 3.0, 3.0]", "{'rides_30m': 0, 'fares': None, 'per_ride': 0.0}"]
+    with RedisStore(redis_server.url, expire=False) as store:  # a replay of the past
+        sync(store, DriverActivity, log=OfflineLog(tmp_path / "log"))
+    for place, packages in ((str(tmp_path / "online"), ["lmdb"]), (redis_server.url, ["redis", "hiredis"])):
+        printed = python(MODEL_SERVER.format(store=place, packages=packages)).splitlines()
+        assert printed == ["[1.0, 3.0, 3.0]", "{'rides_30m': 0, 'fares': None, 'per_ride': 0.0}"]
