@@ -7,7 +7,7 @@ how messages become events.
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ KEEP_BACK_S = 1.0
 """After this long messages that could not be taken are tried again."""
 FENCED_S = 60.0
 """A task that another process has taken is given up by the group within this time, or something is wrong."""
+ASK_S = 0.3
+"""How often a worker that is through asks whether the others are."""
 DRAIN_S = 30.0
 """How long a stop waits for the stores."""
 
@@ -63,6 +65,7 @@ class Reader:
         self._refilled = float("-inf")
         self._committed: dict[Place, int] = {}
         self._eof: dict[Place, int] = {}
+        self._ask_s = 0.0
         self.assigned_once = False
         self._failure: BaseException | None = None
         self.consumer = Consumer({**config, "enable.partition.eof": ends is not None, "logger": logger_of(config)})
@@ -189,17 +192,35 @@ class Reader:
 
     @property
     def done(self) -> bool:
-        """Whether every task here has come to its end; without tasks, whether the group has."""
-        if self._ends is None or self._failed or self._back:
-            return False
-        if self.tasks:
-            return all(self.finished(task) for task in self.tasks.values())
-        return self.assigned_once and self._group_done()
+        """Whether every task here has come to its end, and every partition that is not here as well.
 
-    def _group_done(self) -> bool:
+        A partition may be on its way from one worker to another, and then nobody has it: so what is committed counts.
+        """
+        if self._ends is None or self._failed or self._back or not self.assigned_once:
+            return False
+        if not all(self.finished(task) for task in self.tasks.values()):
+            return False
+        elsewhere = [at for at in self.places() if at not in self.tasks]
+        if not elsewhere:
+            return True
+        behind = [task for task in self.tasks.values() if task.log.committed < task.offset]
+        for task in behind:
+            task.due_s = 0.0
+        now = time.monotonic()
+        if behind or now < self._ask_s:
+            return False
+        self._ask_s = now + ASK_S
+        return self.committed_to_ends(elsewhere)
+
+    def places(self) -> Iterable[Place]:
+        """All partitions that the readers of this kind share."""
         assert self._ends is not None
-        asked = [TopicPartition(topic, partition) for topic, partition in self._ends]
-        told = self.consumer.committed(asked, timeout=10.0)
+        return self._ends
+
+    def committed_to_ends(self, places: Sequence[Place]) -> bool:
+        """Whether checkpoints of these partitions, by whatever worker, have come to their ends."""
+        assert self._ends is not None
+        told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=10.0)
         return all(each.offset >= self._ends[each.topic, each.partition] for each in told)
 
     @property

@@ -1,7 +1,7 @@
 """The two kinds of readers: of a source's topics, and of a repartition topic."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -257,8 +257,14 @@ class RoutedReader(Reader):
         assert isinstance(task, RoutedTask)
         return all(task.inbox.next.get(number, -1) >= end for number, end in self._source_ends.items())
 
-    def _group_done(self) -> bool:
-        return True  # whoever has the partitions waits for their ends
+    def places(self) -> Iterable[Place]:
+        return [(self._route.topic, partition) for partition in range(self._partitions)]
+
+    def committed_to_ends(self, places: Sequence[Place]) -> bool:
+        # The source's reader is done before this one is asked: what it has to say is in the topic.
+        ends = {at: self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=10.0)[1] for at in places}
+        told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=10.0)
+        return all(each.offset >= ends[each.topic, each.partition] > 0 for each in told)
 
 
 __all__ = ["RoutedReader", "SourceReader"]
