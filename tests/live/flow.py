@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 BOUND = ROOT / "tests" / "live" / "bound.py"
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
+UP_S = 5.0  # after which a process surely hears signals, on a busy machine too
+
 # A worker that dies is missed after this long; a broker of the tests allows half a second and more.
 QUICK = {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300", "topic.metadata.refresh.interval.ms": "2000"}
 
@@ -32,6 +34,7 @@ class Worker:
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
+        self._began = time.monotonic()
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=dict(environment), cwd=log.parent
@@ -61,9 +64,14 @@ class Worker:
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
+    def ask(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """A signal to drain, commit and leave. A worker that has just been started is let come up first."""
+        time.sleep(max(0.0, self._began + UP_S - time.monotonic()))
+        self.process.send_signal(number)
+
     def stop(self, timeout_s: float = 60) -> None:
-        """SIGTERM; it drains, commits and leaves."""
-        self.process.send_signal(signal.SIGTERM)
+        """Ask it to end, and wait."""
+        self.ask()
         self.ended(timeout_s)
 
     def ended(self, timeout_s: float = 60) -> None:
@@ -78,12 +86,17 @@ class Worker:
         assert code == 0, f"Worker {self.name} ended with code {code}:\n{self.said()[-4000:]}"
 
 
+def _section(section: tuple[str, Mapping[str, Any]]) -> str:
+    name, values = section
+    return f"[{name}]\n" + "".join(f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in values.items())
+
+
 class LiveFlow:
     """A flow on Kafka with its data folder and workers. As a context it kills what still runs at the end.
 
     Args:
-        folder: for the file of views, the data and the logs. bootstrap: address of Kafka. settings: of FlowSettings,
-            besides name, data and worker.
+        folder: for the file of views, headrace.toml, the data and the logs. bootstrap: address of Kafka. online: URL
+            of the online store, embedded by default. until_end: stop where the topics end. settings: more of [flow].
     """
 
     def __init__(
@@ -94,6 +107,10 @@ class LiveFlow:
         *,
         name: str = "",
         environment: Mapping[str, str] | None = None,
+        online: str | None = None,
+        project: str = "headrace",
+        data: Path | None = None,
+        until_end: bool = False,
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,9 +118,13 @@ class LiveFlow:
         self.bootstrap = bootstrap
         self.sources = list(sources)
         self.file = write(folder / "views.py", sources, bootstrap)
-        self.data = Path(settings.pop("data", folder / "data"))
+        self.data = data or folder / "data"
         self.name = name or f"f-{self.sources[0].topics[0].name}"
-        self.settings = {"checkpoint_every_s": 0.3, "kafka": QUICK, **settings}
+        self.online, self.project, self.until_end = online, project, until_end
+        told = {"name": self.name, "checkpoint_every": "300ms", **settings}
+        where = {"project": project, **({} if online is None else {"url": online})}
+        sections = {"flow": told, "online": where, "offline": {"data": str(self.data)}, "kafka": QUICK}
+        (folder / "headrace.toml").write_text("".join(map(_section, sections.items())))
         self.environment = {
             **os.environ,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
@@ -122,15 +143,16 @@ class LiveFlow:
                 worker.resume()
                 worker.kill()
 
-    def start(self, count: int = 1, *, name: str | None = None, **settings: Any) -> list[Worker]:
-        """That many workers more."""
+    def start(self, count: int = 1, *, name: str | None = None, supervised: int = 0) -> list[Worker]:
+        """That many workers more, each a `headrace run` of its own; `supervised`: one that runs so many itself."""
         started = []
         for _ in range(count):
             self._made += 1
             worker = name or f"w{self._made}"
-            told = {"name": self.name, "data": str(self.data), "worker": worker, **self.settings, **settings}
-            command = [sys.executable, "-I", "-S", str(BOUND), str(os.getpid())]
-            command += [sys.executable, "-m", "tests.live.worker", str(self.file), json.dumps(told)]
+            command = [sys.executable, "-I", "-S", str(BOUND), str(os.getpid()), sys.executable, "-m"]
+            command += ["tests.live.worker", "run", str(self.file), "--quiet", "--worker-id", worker]
+            command += ["--until-end"] * self.until_end
+            command += ["--workers", str(supervised)] if supervised else []
             log = self.folder / f"worker-{self._made}.log"
             started.append(Worker(worker, command, log, self.environment))
         self.workers += started
@@ -143,7 +165,7 @@ class LiveFlow:
         """Stop all workers in good order, all at once."""
         some = self.running()
         for worker in some:
-            worker.process.send_signal(signal.SIGTERM)
+            worker.ask()
         for worker in some:
             worker.ended()
 

@@ -44,9 +44,9 @@ class Outcome:
 
 def online_store(flow: LiveFlow) -> PositionedStore:
     """The flow's online store, for reading."""
-    if flow.settings.get("online") is None:
+    if flow.online is None:
         return open_online(flow.data / ONLINE, read_only=True)
-    return open_online(flow.settings["online"], project=flow.settings.get("project", "headrace"), read_only=True)
+    return open_online(flow.online, project=flow.project, read_only=True)
 
 
 def dead_letters(flow: LiveFlow) -> list[Dead]:

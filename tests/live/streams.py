@@ -14,10 +14,11 @@ from typing import Any
 
 from tests.live.poison import POISON
 from tests.oracle.described import Sent
-from tests.oracle.strategies import CITIES, COUNTS, JANUARY
+from tests.oracle.strategies import CITIES, JANUARY
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 AMOUNTS = (None, 0.0, 0.1, 0.2, 0.3, 1.0, -1.0, 12.5, 1e-3, 1e15 + 0.5, -1e15)
+COUNTS = (None, 0, 1, 2, 3, -1, 2**53, 2**62, -(2**62), 2**63 - 1)
 PARTITION_BITS = 10  # a source of several topics numbers its partitions topic << 10 | partition
 
 

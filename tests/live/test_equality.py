@@ -128,7 +128,7 @@ def test_workers_come_and_go(kafka: Kafka, redis_server: RedisAddress, tmp_path:
     source = LiveSource([topic], views_on(7, [("who",), ("where_from",)], stream), stream)
     traffic = traffic_of(source, 7, people=40)
     messages = traffic.take(800) + traffic.end(30 * SECOND)
-    options = {"clock": "stream", "online": redis_server.url, "batch_size": 20, "checkpoint_every_s": 0.1}
+    options = {"clock": "stream", "online": redis_server.url, "batch_size": 20, "checkpoint_every": "100ms"}
     with LiveFlow(tmp_path / "flow", kafka.bootstrap, [source], **options) as flow:
         sink = Sink(kafka.bootstrap)
         first = flow.start(2)

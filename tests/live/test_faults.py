@@ -181,7 +181,7 @@ def test_stopped_by_signal(kafka: Kafka, redis_server: RedisAddress, tmp_path: P
             live.go_on(1.5)
             some = live.flow.running()
             for worker in some:
-                worker.process.send_signal(number)
+                worker.ask(number)
             for worker in some:
                 worker.ended()
             live.flow.start(2)

@@ -1,29 +1,22 @@
-"""One worker of a flow as a process: `python -m tests.live.worker FILE SETTINGS` (JSON of FlowSettings).
+"""The command `headrace` as a process with a clock that may be wrong: `python -m tests.live.worker run FILE ...`
 
-What `headrace run FILE` does for one worker, with one thing more: the variable HEADRACE_TEST_CLOCK names a file of the
-seconds by which this process's wall clock is wrong.
+The variable HEADRACE_TEST_CLOCK names a file of the seconds by which this process's wall clock is wrong.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import sys
 import time
 from pathlib import Path
 
 
-def main(file: str, settings: str) -> None:
+def main() -> None:
     if wrong := os.environ.get("HEADRACE_TEST_CLOCK"):
         _wrong_clock(Path(wrong))
     # After the clock: whoever keeps `time.time_ns` keeps the wrong one.
-    from headrace.cli.loading import load
-    from headrace.flows.worker.running import run_worker
-    from headrace.flows.worker.settings import FlowSettings
+    import headrace.cli
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    print(run_worker(load(Path(file)).views, FlowSettings(**json.loads(settings))), flush=True)
+    headrace.cli.main()
 
 
 def _wrong_clock(file: Path) -> None:
@@ -37,4 +30,4 @@ def _wrong_clock(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main()

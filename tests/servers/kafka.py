@@ -261,7 +261,7 @@ class Kafka:
     def clear(self) -> None:
         """Delete the topics made here, and those that flows made for them."""
         client = admin(self.bootstrap)
-        doomed = [name for name in client.list_topics(timeout=30).topics if name in self.topics]
+        doomed = [name for name in client.list_topics(timeout=30).topics if any(own in name for own in self.topics)]
         if doomed:
             for deleted in client.delete_topics(doomed, operation_timeout=0).values():
                 deleted.result(30)
