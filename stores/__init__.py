@@ -43,8 +43,8 @@ __all__ = [
     "StoreError",
     "StoredRow",
     "UnreachableError",
-    "parts",
     "open_online",
+    "parts",
     "read_checkpoint",
     "read_manifest",
 ]

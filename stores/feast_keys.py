@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.features.dtypes import BYTES, INT, STRING
+from headrace.stores.feast_values import seen_as
 from headrace.stores.keys import KeyColumns
 from headrace.stores.rows import plain_column
 
@@ -95,6 +96,4 @@ def _parts(dtype: str, column: pa.ChunkedArray) -> list[bytes]:
         head, pack = _head.pack(_TYPES[INT], 8), _number.pack
         return [head + pack(value) for value in plain_column(column, dtype)]
     kind, pack_head = _TYPES[dtype], _head.pack
-    import pyarrow as pa
-
-    return [pack_head(kind, len(data)) + data for data in column.cast(pa.binary()).to_pylist()]
+    return [pack_head(kind, len(data)) + data for data in seen_as(column, "binary").to_pylist()]

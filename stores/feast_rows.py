@@ -67,6 +67,12 @@ class EncodedRows:
     values: list[list[bytes]]
     newest_us: npt.NDArray[np.int64]
 
+    def part(self, start: int, stop: int) -> EncodedRows:
+        """Rows `start` to `stop`, without the last."""
+        return EncodedRows(
+            self.keys[start:stop], [each[start:stop] for each in self.values], self.newest_us[start:stop]
+        )
+
 
 class FeastRows:
     """Encoder and decoder of one view's rows in a project; holds no state between calls."""

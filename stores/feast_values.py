@@ -41,6 +41,8 @@ _MAP, _SCALAR_MAP = 20, 47
 _SECOND = 1_000_000
 _NO_TIME = -(2**63)
 """Feast's mark of a null in a list of timestamps."""
+FEW = 64
+"""Of so many values NumPy's calls cost more than what they save."""
 _ZERO: dict[str, Any] = {BYTES: b"", STRING: "", INT: 0, FLOAT: 0.0, BOOL: False, TIMESTAMP: _NO_TIME * _SECOND}
 
 
@@ -249,8 +251,9 @@ def encode_integers(numbers: npt.NDArray[np.int64], tag: int) -> list[bytes]:
     import numpy as np
 
     n = len(numbers)
-    if not n:
-        return []
+    if n < FEW:
+        head = bytes([tag])
+        return [head + varint(number) for number in numbers.tolist()]
     low, high = int(numbers.min()), int(numbers.max())
     widest, least = len(varint(high)), len(varint(low))
     if low < 0:
@@ -278,7 +281,9 @@ def timestamps(instants: npt.NDArray[np.int64]) -> list[bytes]:
     """n instants in microseconds as google.protobuf.Timestamp: 1 seconds, 2 nanoseconds; zeros are left out."""
     import numpy as np
 
-    if len(instants) and (instants == instants[0]).all():
+    if len(instants) < FEW:
+        return [timestamp(us) for us in instants.tolist()]
+    if (instants == instants[0]).all():
         return [timestamp(int(instants[0]))] * len(instants)
     seconds, rest = np.divmod(instants, _SECOND)
     heads, tails = encode_integers(seconds, 0x08), encode_integers(rest * 1000, 0x10)
@@ -329,8 +334,15 @@ def _instants(column: pa.ChunkedArray) -> list[bytes]:
 
 def instants(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """A column of timestamps as (n,) int64 microseconds; null as 0."""
-    out: npt.NDArray[np.int64] = _whole(column.cast("int64"), 0).to_numpy()
+    out: npt.NDArray[np.int64] = _whole(seen_as(column, "int64"), 0).to_numpy()
     return out
+
+
+def seen_as(column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
+    """A column as another type with the same bytes."""
+    import pyarrow as pa
+
+    return pa.chunked_array([chunk.view(kind) for chunk in column.chunks], kind)
 
 
 def _whole(column: pa.ChunkedArray, zero: Any) -> pa.ChunkedArray:
@@ -346,7 +358,7 @@ def _texts(tag: bytes) -> Callable[[pa.ChunkedArray], list[bytes]]:
         heads = [tag + bytes([length]) for length in range(128)]
         return [
             b"" if data is None else (heads[len(data)] if len(data) < 128 else tag + varint(len(data))) + data
-            for data in column.cast("binary").to_pylist()
+            for data in seen_as(column, "binary").to_pylist()
         ]
 
     return encode

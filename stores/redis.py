@@ -21,7 +21,7 @@ from headrace.features.errors import DataError
 from headrace.features.views import definition
 from headrace.stores import redis_scripts as scripts
 from headrace.stores.errors import StoreError
-from headrace.stores.feast_rows import FeastRows
+from headrace.stores.feast_rows import EncodedRows, FeastRows
 from headrace.stores.keys import encode_key
 from headrace.stores.layout import row_layout
 from headrace.stores.online import (
@@ -108,7 +108,8 @@ class RedisStore:
         found = definition(view)
 
         def attempt() -> int | None:
-            commands = self._writing(self._views.registered(found), rows, None)
+            known = self._views.registered(found)
+            commands = self._writing(known, known.rows.encode(rows), None)
             answers = self._talk.ask(commands, together=True)
             return None if scripts.CHANGED in answers else sum(answers)
 
@@ -226,16 +227,17 @@ class RedisStore:
     def _send(self, portions: Sequence[Portion]) -> list[Written | None]:
         """What became of each portion; None where the views had changed."""
         blocks: list[list[Command]] = []
+        encoded = self._encoded(portions)
         for portion in portions:
             mine = self._mine[portion.writer]
             # The number tells a portion that was delayed on its way from the ones that came after it.
             mine.sequence += 1
             mine.clock_us = portion.clock_us if mine.clock_us is None else max(mine.clock_us, portion.clock_us)
             generation, rows = b"", []
-            for view, table in portion.rows:
-                known = self._views.registered(definition(view))
+            for _ in portion.rows:
+                known, its = next(encoded)
                 generation = known.kept.generation
-                rows += self._writing(known, table, (portion.writer, mine))
+                rows += self._writing(known, its, (portion.writer, mine))
             said = [
                 generation,
                 mine.epoch,
@@ -257,6 +259,28 @@ class RedisStore:
                 mine.acknowledged = mine.sequence
             out.append(verdict)
         return out
+
+    def _encoded(self, portions: Sequence[Portion]) -> Iterator[tuple[KnownView, EncodedRows]]:
+        """View and rows of every table of the portions, in order. Tables of one view are encoded at once: a small one
+        costs nearly as much as a large one."""
+        import pyarrow as pa
+
+        tables = [(definition(view), table) for portion in portions for view, table in portion.rows]
+        for view in {view.name: view for view, _ in tables}.values():
+            self._views.registered(view)
+        alike: dict[Any, list[int]] = {}
+        for at, (view, table) in enumerate(tables):
+            alike.setdefault((id(view), table.schema), []).append(at)
+        found: dict[int, tuple[KnownView, EncodedRows]] = {}
+        for places in alike.values():
+            known = self._views.registered(tables[places[0]][0])
+            its = [tables[at][1] for at in places]
+            whole = known.rows.encode(its[0] if len(its) == 1 else pa.concat_tables(its))
+            start = 0
+            for at, table in zip(places, its, strict=True):
+                found[at] = known, whole.part(start, start + table.num_rows)
+                start += table.num_rows
+        return iter([found[at] for at in range(len(tables))])
 
     def _gated(self, blocks: Sequence[Sequence[Command]]) -> Iterator[Any]:
         """In a cluster: first every gate, then the rows of the writers that it let pass."""
@@ -296,9 +320,8 @@ class RedisStore:
     def _writer_key(self, writer: str) -> bytes:
         return f"{{headrace:{self.project}}}:writer:{writer}".encode()
 
-    def _writing(self, known: KnownView, table: pa.Table, by: tuple[str, _Mine] | None) -> list[Command]:
+    def _writing(self, known: KnownView, rows: EncodedRows, by: tuple[str, _Mine] | None) -> list[Command]:
         """The commands that write rows, for a writer or for none."""
-        rows = known.rows.encode(table)
         expiry = known.expiry if self.expire else ""
         columns: list[Sequence[Any]] = list(rows.values)
         if expiry.isdecimal():

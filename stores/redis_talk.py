@@ -82,9 +82,8 @@ class Talk:
         try:
             packed, size = [], 0
             for command in [("MULTI",), *commands, ("EXEC",)] if wrapped else commands:
-                parts = connection.pack_command(*command)
-                packed += parts
-                size += sum(map(len, parts))
+                packed.append(_packed(connection, command))
+                size += len(packed[-1])
                 if size > SEND_BYTES:  # on its way while the rest is packed: client and server work at the same time
                     connection.send_packed_command([b"".join(packed)], check_health=False)
                     packed, size = [], 0
@@ -118,6 +117,16 @@ class Talk:
         if self.address.kind == "sentinel":
             for sentinel in pool.sentinel_manager.sentinels:
                 sentinel.close()
+
+
+def _packed(connection: Any, command: Command) -> bytes:
+    """A command as it is sent; in C where the package hiredis is there."""
+    try:
+        from hiredis import pack_command
+    except ImportError:
+        return b"".join(connection.pack_command(*command))
+    packed: bytes = pack_command(command)
+    return packed
 
 
 def _answer(read: Callable[[], Any]) -> Any:
