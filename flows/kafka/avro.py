@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from headrace.features.errors import DefinitionError, did_you_mean
 from headrace.features.events import Field
-from headrace.flows.decode import cast_rows
+from headrace.flows.decode import cast_columns, cast_rows
 from headrace.flows.fit import Cast, Unreadable, interleaved, shown
 from headrace.flows.instants import TimeReading
+from headrace.flows.kafka.avro_program import Program
 from headrace.flows.kafka.registry import HEADER, RegisteredSchema, Registry, schema_id
 from headrace.flows.values import Reading
 
@@ -30,14 +34,15 @@ class Writer:
     """A schema that messages were written with, ready for use.
 
     name: for messages, "the given schema" or "schema 17". parsed: fastavro's form. units: field -> unit of its
-    instants, which are read as plain integers. misfit: what is wrong with every message of it, None if the event can
-    be read.
+    instants, which are read as plain integers. program: reads many messages at once, None where it cannot. misfit: what
+    is wrong with every message of it, None if the event can be read.
     """
 
     name: str
     parsed: Any
     units: Mapping[str, str]
     misfit: str | None = None
+    program: Program | None = None
 
 
 class AvroBody:
@@ -70,8 +75,7 @@ class AvroBody:
         start = 0 if self._registry is None else HEADER
         parts = []
         for writer, at in groups.values():
-            rows = [_datum(payloads[i], start, writer) for i in at]
-            casts, broken = self._cast(writer, rows)
+            casts, broken = self._read(writer, [payloads[i] for i in at], start)
             whole |= {at[i]: why for i, why in broken.items()}
             parts.append((at, casts))
         if not parts:
@@ -105,20 +109,53 @@ class AvroBody:
         except Exception as error:  # fastavro's errors on schemas have no common base
             return Writer(name, None, {}, f"{name} is no Avro schema that can be read: {error}")
 
-    def _cast(self, writer: Writer, rows: list[Any]) -> tuple[dict[str, Cast], dict[int, str]]:
-        usual = [f for f in self._fields if self._how.column(f.name) not in writer.units]
-        casts, broken = cast_rows(usual, rows, self._how)
+    def _read(self, writer: Writer, payloads: list[bytes], start: int) -> tuple[dict[str, Cast], dict[int, str]]:
+        """Messages of one schema: in columns, and those that stumble one by one."""
+        if writer.program is None:
+            return self._named(writer, *self._rows(writer, [_datum(p, start, writer) for p in payloads]))
+        columns, bad = writer.program.columns(payloads, start)
+        casts = self._columns(writer, columns, len(payloads))
+        if not bad.any():
+            return self._named(writer, casts, {})
+        odd, usual = np.flatnonzero(bad).tolist(), np.flatnonzero(~bad)
+        slow, broken = self._rows(writer, [_datum(payloads[i], start, writer) for i in odd])
+        fast = {name: _taken(cast, usual) for name, cast in casts.items()}
+        n, at = len(payloads), usual.tolist()
+        joined = {name: interleaved([(at, fast[name]), (odd, slow[name])], n) for name in fast}
+        return self._named(writer, joined, {odd[i]: why for i, why in broken.items()})
+
+    def _columns(self, writer: Writer, columns: Mapping[str, pa.Array], n: int) -> dict[str, Cast]:
+        casts: dict[str, Cast] = {}
         for field in self._fields:
-            if field not in usual:
-                unit = writer.units[self._how.column(field.name)]
-                how = replace(self._how, time=TimeReading(self._how.time.clock, unit))
-                more, broken = cast_rows([field], rows, how)
-                casts |= more
-        if self._registry is not None:
-            casts = {
-                n: Cast(c.array, {i: f"{why} ({writer.name})" for i, why in c.unfit.items()}) for n, c in casts.items()
-            }
+            name = self._how.column(field.name)
+            casts |= cast_columns([field], columns, n, self._timed(writer.units.get(name)))
+        return casts
+
+    def _rows(self, writer: Writer, rows: list[Any]) -> tuple[dict[str, Cast], dict[int, str]]:
+        casts: dict[str, Cast] = {}
+        broken: dict[int, str] = {}
+        for field in self._fields:
+            how = self._timed(writer.units.get(self._how.column(field.name)))
+            cast, broken = cast_rows([field], rows, how)
+            casts |= cast
         return casts, broken
+
+    def _timed(self, unit: str | None) -> Reading:
+        return self._how if unit is None else replace(self._how, time=TimeReading(self._how.time.clock, unit))
+
+    def _named(
+        self, writer: Writer, casts: dict[str, Cast], broken: dict[int, str]
+    ) -> tuple[dict[str, Cast], dict[int, str]]:
+        """The same, with the schema's id in what is wrong with a value."""
+        if self._registry is None:
+            return casts, broken
+        told = {n: {i: f"{why} ({writer.name})" for i, why in c.unfit.items()} for n, c in casts.items()}
+        return {n: Cast(cast.array, told[n]) for n, cast in casts.items()}, broken
+
+
+def _taken(cast: Cast, rows: npt.NDArray[np.int64]) -> Cast:
+    back = {int(row): i for i, row in enumerate(rows)} if cast.unfit else {}
+    return Cast(cast.array.take(pa.array(rows)), {back[i]: why for i, why in cast.unfit.items() if i in back})
 
 
 def _datum(payload: bytes, start: int, writer: Writer) -> Any:
@@ -175,7 +212,8 @@ def _writer(name: str, schema: Any, named: dict[str, Any], fields: Sequence[Fiel
         plain.append({**column, "type": kind})
         if unit is not None:
             units[column["name"]] = unit
-    return Writer(name, fastavro.parse_schema({**schema, "fields": plain}, named_schemas=named), units)
+    parsed: Any = fastavro.parse_schema({**schema, "fields": plain}, named_schemas=named)
+    return Writer(name, parsed, units, program=Program.of(parsed, named, [c for c in wanted if c in known]))
 
 
 def _plain(kind: Any, dtype: str) -> tuple[Any, str | None]:
