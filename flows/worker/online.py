@@ -7,7 +7,8 @@ other. When the store cannot be reached the writer tries again, and the flow sto
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -72,6 +73,8 @@ class OnlineWriter:
         self._lanes: dict[str, _Lane] = {}
         self._changed = threading.Condition()
         self._clock: int | None = None
+        self._writing = False
+        self._held = False
         self._closing = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="online writer", daemon=True)
@@ -127,6 +130,26 @@ class OnlineWriter:
             lane.position = max(lane.position, position)
             lane.clock_us = max(lane.clock_us, clock_us)
             self._changed.notify_all()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is submitted in this `with` statement is written together: one round trip for a turn of the flow."""
+        self._held = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held = False
+                self._changed.notify_all()
+
+    def rest(self, timeout_s: float) -> None:
+        """Wait until all is written, for a moment.
+
+        The flow and the writer share the interpreter's lock. A turn of the flow that begins while a small write is
+        under way delays that write, and its own rows have to wait for it anyway.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._writing and not self._dirty(), timeout_s)
 
     def tell(self, clock_us: int) -> None:
         """Say that every row submitted so far is as of this instant or later."""
@@ -187,14 +210,18 @@ class OnlineWriter:
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closing or self._clock is not None or self._dirty())
+                    self._changed.wait_for(lambda: self._closing or self._has_work())
                     if self._closing:
                         return
                     clock, self._clock = self._clock, None
                     work = {part: self._gathered(lane) for part, lane in self._lanes.items() if self._due(lane)}
+                    self._writing = True
                 self._write(work)
                 if clock is not None:
                     self._patiently(lambda us=clock: self._store.set_clock(us, self._kind))  # type: ignore[misc]
+                with self._changed:
+                    self._writing = False
+                    self._changed.notify_all()
         except StoppedError:
             return
         except BaseException as error:  # raised again in the flow's own thread at its next call
@@ -204,6 +231,9 @@ class OnlineWriter:
 
     def _due(self, lane: _Lane) -> bool:
         return lane.dirty and lane.state == "open"
+
+    def _has_work(self) -> bool:
+        return not self._held and (self._clock is not None or self._dirty())
 
     def _dirty(self) -> bool:
         return any(self._due(lane) for lane in self._lanes.values())

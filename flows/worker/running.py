@@ -53,6 +53,8 @@ DEAD_LETTER_PARTITIONS = 4
 """Of the dead letter topic, where it has to be made."""
 BACKFILL_POLL_MS = 86_400_000
 """How long a worker may be away from its group while it reads the history of a new feature."""
+REST_S = 0.003
+"""How long a turn waits for rows of the one before to be written: a small write takes less, and no longer beside it."""
 STOP_S = 30.0
 """How long a stop waits for stores that do not answer; then it leaves without a last checkpoint, and loses nothing."""
 
@@ -204,17 +206,20 @@ class _Worker:
         try:
             while not asked():
                 for reader in self._readers:
+                    self._online.rest(REST_S)
                     messages = reader.poll(wait)
                     now = self._clock.now_us()
                     if messages:
-                        reader.handle(messages, now if self._live else None, now)
+                        with self._online.together():
+                            reader.handle(messages, now if self._live else None, now)
                     reader.turn(now if self._live else None)
                 at = time.monotonic()
                 now = self._clock.now_us()
                 if self._live and at - ticked >= TICK_S:
                     ticked = at
-                    for reader in self._readers:
-                        reader.advance(now)
+                    with self._online.together():
+                        for reader in self._readers:
+                            reader.advance(now)
                 if self._live and at - told >= TELL_S:
                     told = at
                     self._online.tell(now)

@@ -184,3 +184,32 @@ def test_an_error_of_the_store_reaches_the_flow() -> None:
     with pytest.raises(SchemaMismatchError, match="without rides"):
         online.written("rides-0000", 1, 5.0)
     online.end()
+
+
+def test_what_is_submitted_together_is_written_in_one_round_trip_and_rest_waits_for_it() -> None:
+    store = Watching()
+    online = writer(store)
+    online.open("rides-0000", 1)
+    online.open("rides-0001", 1)
+    with online.together():
+        online.submit("rides-0000", {"drivers": drivers(("a", 1, 1))}, 1, 1)
+        online.submit("rides-0001", {"drivers": drivers(("b", 1, 1))}, 1, 1)
+        time.sleep(0.05)
+        assert store.trips == []
+    online.rest(10)
+    assert store.trips == [2]
+    online.end()
+
+
+def test_rest_waits_no_longer_than_told_for_a_slow_store() -> None:
+    store = Watching()
+    online = writer(store)
+    online.open("rides-0000", 1)
+    store.gate.clear()
+    online.submit("rides-0000", {"drivers": drivers(("a", 1, 1))}, 1, 1)
+    began = time.monotonic()
+    online.rest(0.02)
+    assert time.monotonic() - began < 5
+    assert store.trips == []
+    store.gate.set()
+    online.end()
