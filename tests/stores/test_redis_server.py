@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.servers.fixtures import RedisAddress
 from tests.servers.redis import RedisServer
+from tests.stores.late import LateStore
 
 from headrace.features import Entity, FeatureView
 from headrace.stores.errors import SchemaMismatchError, StoreError, UnreachableError
@@ -24,26 +25,6 @@ LAYOUTS = ("feast", "packed")
 def portion(position: int, *rows: StoredRow, epoch: int = 1) -> Portion:
     table = rows_of(Visits, [(KEY, each) for each in rows])
     return Portion("w", epoch, position, AT, [(Visits, table)] if rows else [])
-
-
-class Late(RedisStore):
-    """A store whose commands can be held back and arrive later, as those of a stalled connection do."""
-
-    held: list[tuple[Any, ...]]
-    hold = False
-
-    def __init__(self, url: str, **options: Any) -> None:
-        super().__init__(url, **options)
-        self._really, self._talk.send = self._talk.send, self._send_or_hold  # type: ignore[method-assign]
-
-    def _send_or_hold(self, commands: Sequence[tuple[Any, ...]], together: bool) -> list[Any]:
-        if self.hold:
-            self.held = list(commands)
-            raise TimeoutError("timed out")
-        return self._really(commands, together)
-
-    def arrive(self) -> list[Any]:
-        return self._really(self.held, False)
 
 
 # Order
@@ -78,7 +59,7 @@ def test_of_many_writers_the_newest_row_stays(redis_server: RedisAddress, layout
 def test_a_portion_that_arrives_after_the_next_run_has_begun_changes_nothing(
     redis_server: RedisAddress, layout: Any
 ) -> None:
-    with Late(redis_server.url, layout=layout) as zombie, RedisStore(redis_server.url, layout=layout) as store:
+    with LateStore(redis_server.url, layout=layout) as zombie, RedisStore(redis_server.url, layout=layout) as store:
         zombie.take_over("w", 1)
         assert zombie.write_portions([portion(1, row(1))]) == ["written"]
         zombie.hold = True
@@ -97,7 +78,7 @@ def test_a_portion_that_arrives_after_the_one_that_followed_it_changes_nothing(
     redis_server: RedisAddress, layout: Any
 ) -> None:
     """A correction has the instant of the row it corrects; the row must not come back when the network was slow."""
-    with Late(redis_server.url, layout=layout) as store:
+    with LateStore(redis_server.url, layout=layout) as store:
         store.take_over("w", 1)
         store.write_portions([portion(1)])
         store.write(Visits, rows_of(Visits, [({"user": "b"}, row(1))]))  # the view is known from here on
