@@ -1,8 +1,8 @@
 """Few files in place of many, within a part: what a commit merges, and why a log of many small commits stays readable.
 
-Files come in tiers of rows; once a date ends in eight files of a tier or below, they become one. So a row is written a
-handful of times at most, a date never holds many more than eight files of a tier, and files beyond two million rows are
-left alone. When the rows have gone on to a later date, the small files of the date before become one.
+Files come in tiers of rows; once a date ends in eight files of a tier or below, they become one. So a row is written
+four times at most, a date never holds many more than eight files of a tier, and files from 131,072 rows on (some 6 MB)
+are left alone. When the rows have gone on to a later date, the small files of the date before become few.
 
 A merged file takes the place of its parts for readers of the manifest at once. Plain readers of the folder go on seeing
 the parts until nobody can still be reading by an older manifest; then the names change hands (tidying.py).
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILES = 8
-TIERS = (1 << 15, 1 << 18, 1 << 21)
+TIERS = (1 << 10, 1 << 14, 1 << 17)
 """Rows below which a file belongs to a tier."""
 
-LARGE = 1 << 22
-"""Rows that the merged file of a date that has passed does not exceed."""
+LARGE = 1 << 19
+"""Rows that a merged file of a date that has passed does not exceed."""
 
 
 @dataclass(frozen=True)

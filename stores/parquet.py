@@ -24,7 +24,12 @@ class ParquetFile:
         self._place = place
         self._sink = place.sink(path)
         self._writer: Any = pq.ParquetWriter(
-            self._sink, schema, compression="zstd", write_statistics=True, store_schema=True
+            self._sink,
+            schema,
+            compression="zstd",
+            use_dictionary=list(repeating(schema)),
+            write_statistics=True,
+            store_schema=True,
         )
 
     def write(self, rows: pa.Table | pa.RecordBatch) -> None:
@@ -49,6 +54,23 @@ class ParquetFile:
                 OSError
             ):  # a full disk, most often the reason for giving up: the error that led here is the one to say
                 continue
+
+
+def repeating(schema: pa.Schema) -> Iterator[str]:
+    """Columns whose values repeat, as Parquet names them: those get a dictionary. Floats and instants hardly do.
+
+    Trying one for floats all the same, as is the default, makes writing two to three times slower and files a quarter
+    larger.
+    """
+    import pyarrow as pa
+
+    for field in schema:
+        if pa.types.is_map(field.type):
+            yield f"{field.name}.key_value.key"
+        elif pa.types.is_list(field.type):
+            yield f"{field.name}.list.element"
+        elif not pa.types.is_floating(field.type) and not pa.types.is_timestamp(field.type):
+            yield field.name
 
 
 def write_parquet(place: Place, path: str, rows: pa.Table) -> None:
