@@ -85,6 +85,7 @@ class Program:
             made._record(schema, frozenset(), wanted)
         except UnsupportedError:
             return None
+        made.columns([], 0)  # compiled now, not while the first messages wait
         return made
 
     def columns(self, payloads: Sequence[bytes], start: int) -> tuple[dict[str, pa.Array], npt.NDArray[np.bool_]]:
