@@ -58,6 +58,7 @@ class Reader:
         self.tasks: dict[Place, Task] = {}
         self._failed: dict[Place, tuple[float, int]] = {}
         self._fenced: dict[Place, float] = {}
+        self._troubled = False
         self._paused = False
         self._back: list[Any] = []
         self._back_s = 0.0
@@ -68,7 +69,8 @@ class Reader:
         self._ask_s = 0.0
         self.assigned_once = False
         self._failure: BaseException | None = None
-        self.consumer = Consumer({**config, "enable.partition.eof": ends is not None, "logger": logger_of(config)})
+        own = {"enable.partition.eof": ends is not None, "logger": logger_of(config), "error_cb": self._hear}
+        self.consumer = Consumer({**config, **own})
         self.consumer.subscribe(
             self._topics,
             on_assign=self._kept(self._assigned),
@@ -108,6 +110,8 @@ class Reader:
             for message in messages:
                 if message.error() is not None:
                     self._complain(message)
+        if good and self._troubled:
+            self._recovered()
         return [*self._kept_back(), *good]
 
     def keep_back(self, messages: list[Any]) -> None:
@@ -145,7 +149,28 @@ class Reader:
         told = explained(error, self._config, f"read topic '{at[0]}'")
         if error.fatal() or isinstance(told, AccessError):
             raise told
-        self._place.observer.trouble("kafka", str(told))
+        self._trouble(str(told))
+
+    def _hear(self, error: KafkaError) -> None:
+        """A client with one broker left goes on; what ends a partition comes as a message."""
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL):
+            self._trouble(str(explained(error, self._config, "read its topics")))
+
+    def _trouble(self, message: str) -> None:
+        self._troubled = True
+        self._place.observer.trouble("kafka", message)
+
+    def _recovered(self) -> None:
+        self._troubled = False
+        self._place.observer.recovered("kafka")
+
+    def _is_back(self) -> bool:
+        """Whether a broker answers again; nobody else says so where no messages come."""
+        try:
+            self.consumer.list_topics(self._topics[0], timeout=0.2)
+        except KafkaException:
+            return False
+        return True
 
     def _gap(self, at: Place) -> None:
         task = self.tasks.get(at)
@@ -304,6 +329,8 @@ class Reader:
     def _show(self) -> None:
         """Figures, and the group's offsets for lag monitors, once a second."""
         observer = self._place.observer
+        if self._troubled and self._is_back():
+            self._recovered()
         offsets = []
         for at, task in self.tasks.items():
             _, high = self.consumer.get_watermark_offsets(TopicPartition(*at), cached=True)
@@ -347,15 +374,20 @@ class Reader:
         self.leave([at for at in places if at in self.tasks])
         for at in places:
             self._failed.pop(at, None)
-            self._fenced.pop(at, None)
+        self._unfence(places)
         consumer.incremental_unassign(partitions)
+
+    def _unfence(self, places: Sequence[Place]) -> None:
+        """Partitions that others write have left us: all is as it should be."""
+        if [at for at in places if self._fenced.pop(at, None) is not None] and not self._fenced:
+            self._place.observer.recovered("task")
 
     def _lost(self, consumer: Any, partitions: list[Any]) -> None:
         """The group has given the partitions to others while we were away: nothing of ours counts any more."""
         for each in partitions:
             at = (each.topic, each.partition)
             self._failed.pop(at, None)
-            self._fenced.pop(at, None)
+            self._unfence([at])
             if at in self.tasks:
                 self._drop(at, self.tasks[at])
         consumer.incremental_unassign(partitions)

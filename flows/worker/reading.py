@@ -236,7 +236,7 @@ class RoutedReader(Reader):
         try:
             self._cluster.delete_records({(topic, partition): offset})
         except ClusterError as error:  # the next checkpoint tries again
-            self._place.observer.trouble("kafka", str(error))
+            self._trouble(str(error))
 
     def handle(self, messages: list[Any], clock_us: int | None, wall_us: int) -> None:
         parts: dict[int, list[Any]] = {}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +18,14 @@ from typing import Any
 
 import pytest
 from tests.servers.fixtures import RedisAddress
-from tests.servers.kafka import Kafka
+from tests.servers.kafka import Kafka, KafkaServer
 from tests.servers.process import free_port
+from tests.servers.redis import RedisServer
 
+from headrace.cli.loading import load
 from headrace.ops.errors import DONE, WRONG_CONFIGURATION
+from headrace.serving.client import Client
+from headrace.stores.opening import open_online
 
 VIEWS = """
 from headrace.features import Entity, Event, EventTime, FeatureView, KafkaSource
@@ -80,11 +85,15 @@ class Project:
 
     def pickups(self) -> int:
         """The newest value of all drivers, summed: each ride counts once."""
-        total = 0
-        for driver in range(DRIVERS):
-            words = ("get", "driver_activity", f"driver_id=d{driver}", "--json")
-            total += json.loads(self.run(*words))["features"]["pickups_30m"]
-        return total
+        view = load(self.folder / "rides.py").view("driver_activity")
+        with open_online(self.redis.url, read_only=True) as store:
+            vectors = Client(store).get_many(view, [{"driver_id": f"d{driver}"} for driver in range(DRIVERS)])
+        return sum(vector["pickups_30m"] for vector in vectors)
+
+    def end(self) -> None:
+        for process in self.running:
+            process.kill()
+            process.communicate()
 
 
 def _iso(ms: int) -> str:
@@ -95,9 +104,7 @@ def _iso(ms: int) -> str:
 def project(tmp_path: Path, kafka: Kafka, redis_server: RedisAddress) -> Iterator[Project]:
     made = Project(tmp_path, kafka, redis_server)
     yield made
-    for process in made.running:
-        process.kill()
-        process.communicate()
+    made.end()
 
 
 class Lines:
@@ -235,3 +242,40 @@ def test_no_password_is_printed_whatever_fails(project: Project) -> None:
         out, err = process.communicate(timeout=120)
         assert process.returncode not in (DONE, -signal.SIGKILL), err
         assert planted not in out + err
+
+
+def test_health_follows_redis_and_kafka(
+    tmp_path: Path, new_kafka: Callable[..., KafkaServer], new_redis: Callable[..., RedisServer]
+) -> None:
+    kafka, redis = new_kafka(), new_redis(persist=True)
+    project = Project(tmp_path, Kafka(kafka.bootstrap), RedisAddress(redis.url, redis.port))
+    port = free_port()
+
+    def ready() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    try:
+        project.send(20)
+        process = project.start("run", "rides.py", "--metrics-port", str(port))
+        Lines(process)
+        wait_for(lambda: ready()[0] == 200)
+        redis.kill()
+        project.send(20)
+        wait_for(lambda: ready()[0] == 503 and "online store fails" in ready()[1])
+        redis.start()
+        wait_for(lambda: ready()[0] == 200)
+        kafka.kill()
+        wait_for(lambda: ready()[0] == 503 and "kafka fails" in ready()[1])
+        kafka.start()
+        wait_for(lambda: ready()[0] == 200)
+        project.send(20)
+        wait_for(lambda: project.pickups() == 60)
+    finally:
+        project.end()
