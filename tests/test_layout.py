@@ -1,13 +1,16 @@
 """The layout holds: what is installed is what the folders show, and an import costs only what its user needs."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -28,6 +31,9 @@ HEAVY = [
     *("prometheus_client", "structlog"),
     *("matplotlib", "scipy", "sklearn", "rich", "typer"),
 ]
+
+# For tests of stores, which bring pytest and Hypothesis themselves.
+TESTING = ("headrace/stores/testing",)
 
 
 def modules() -> set[str]:
@@ -206,3 +212,18 @@ def test_a_model_server_needs_only_the_base_and_its_store(tmp_path: Path, redis_
     for place, packages in ((str(tmp_path / "online"), ["lmdb"]), (redis_server.url, ["redis", "hiredis"])):
         printed = python(MODEL_SERVER.format(store=place, packages=packages)).splitlines()
         assert printed == ["[1.0, 3.0, 3.0]", "{'rides_30m': 0, 'fares': None, 'per_ride': 0.0}"]
+
+
+def test_every_package_that_the_code_imports_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {name: each for name, each in project["optional-dependencies"].items() if name != "dev"}
+    wanted = [*project["dependencies"], *(each for listed in extras.values() for each in listed)]
+    declared = {re.split(r"[\[<>=!~; ]", each)[0].lower().replace("_", "-") for each in wanted}
+    brought_by = packages_distributions()
+    for path in modules():
+        tree = ast.parse((SOURCE.parent / path).read_text())
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        for top in {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names, "headrace", ""}:
+            known = {each.lower().replace("_", "-") for each in brought_by.get(top, [])}
+            assert known & declared or path.startswith(TESTING), f"{path} imports {top}, of {known}: declare it"

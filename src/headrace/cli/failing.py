@@ -21,7 +21,7 @@ EXTRA_OF = {
     **dict.fromkeys(("duckdb", "pyarrow"), "offline"),
     **dict.fromkeys(("numba", "llvmlite", "tzdata", "datasketches"), "flow"),
     "lmdb": "embedded",
-    **dict.fromkeys(("confluent_kafka", "fastavro", "google"), "kafka"),
+    **dict.fromkeys(("confluent_kafka", "fastavro", "google", "tenacity"), "kafka"),
     **dict.fromkeys(("redis", "hiredis"), "redis"),
     "fsspec": "remote",
     **dict.fromkeys(("prometheus_client", "structlog"), "ops"),
