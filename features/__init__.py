@@ -8,6 +8,7 @@ from headrace.features.events import Event, EventSchema, EventTime, Field
 from headrace.features.features import AggregateFeature, DerivedFeature, FeatureGroup, derived
 from headrace.features.kafka_source import KafkaSource
 from headrace.features.message_parts import MessageBody, MessageHeader, MessageKey, MessageTime
+from headrace.features.services import FeatureService, Request
 from headrace.features.sources import FileSource, FrameSource, IterableSource
 from headrace.features.views import FeatureView, ViewDefinition, define, definition
 from headrace.features.windows import Hopping, LastN, Lifetime, Session, Sliding, Tumbling
@@ -24,6 +25,7 @@ __all__ = [
     "EventSchema",
     "EventTime",
     "FeatureGroup",
+    "FeatureService",
     "FeatureView",
     "Field",
     "FileSource",
@@ -38,6 +40,7 @@ __all__ = [
     "MessageHeader",
     "MessageKey",
     "MessageTime",
+    "Request",
     "Session",
     "Sliding",
     "Tumbling",

@@ -145,6 +145,11 @@ class _Namer:
 
     def _name_of(self, owner: str, feature: Any) -> str:
         """The name under which a feature is computed: its own, that of an equal one, or a new hidden one."""
+        if not isinstance(feature, (AggregateFeature, Derivation)):
+            raise DefinitionError(
+                f"{self.shown}: feature '{owner}' reads '{feature}'. A view computes from its own features; what needs "
+                "those of other views or of the request goes into FeatureService(..., derived={...})."
+            )
         known = self.by_identity.get(id(feature)) or self.by_key.get(feature.key)
         if known is not None and known != owner:
             return known

@@ -182,7 +182,15 @@ class ViewDefinition:
 
         return changes(self, definition(other))
 
+    def __getitem__(self, names: Any) -> Any:
+        """Features for a service: `view["fare_mean_1h"]`, or several: `view["fare_mean_1h", "pickups_30m"]`."""
+        from headrace.features.services import features_of_view
+
+        return features_of_view(self, names)
+
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         return isinstance(other, ViewDefinition) and self.canonical() == other.canonical()
 
     def __hash__(self) -> int:
@@ -261,6 +269,10 @@ class FeatureViewMeta(type):
         raise DefinitionError(
             f"{cls.__name__} is a definition and has no objects. Use the class itself: run it, get from it, print it."
         )
+
+    def __getitem__(cls, names: Any) -> Any:
+        """Features for a service: `View["fare_mean_1h"]`, or several: `View["fare_mean_1h", "pickups_30m"]`."""
+        return definition(cls)[names]
 
     def __str__(cls) -> str:
         return cls.__view__.describe() if cls.__view__ is not None else super().__repr__()

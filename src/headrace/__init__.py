@@ -3,7 +3,7 @@
     define      Event, EventTime, Entity, FeatureView, derived; FileSource, FrameSource, IterableSource, KafkaSource;
                 Hopping, Tumbling, Session, LastN, Lifetime, Sliding; CustomAggregation
     run         run
-    serve       Client, EmbeddedStore
+    serve       FeatureService, Request, Client, EmbeddedStore
     train       training_set, OfflineLog
     test        headrace.testing.replay
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Entity,
         Event,
         EventTime,
+        FeatureService,
         FeatureView,
         FileSource,
         FrameSource,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         KafkaSource,
         LastN,
         Lifetime,
+        Request,
         Session,
         Sliding,
         Tumbling,
@@ -50,6 +52,7 @@ __all__ = [
     "Entity",
     "Event",
     "EventTime",
+    "FeatureService",
     "FeatureView",
     "FileSource",
     "FrameSource",
@@ -60,6 +63,7 @@ __all__ = [
     "LastN",
     "Lifetime",
     "OfflineLog",
+    "Request",
     "Session",
     "Sliding",
     "Tumbling",
