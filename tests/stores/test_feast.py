@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.conftest import SLOW_IS_FINE
 from tests.servers.fixtures import RedisAddress
 from tests.stores.feast_repo import FeastRepo, Value, feast_message, python_type, python_value
 
@@ -17,6 +18,7 @@ from headrace.stores.layout import row_layout
 from headrace.stores.murmur import murmur3_32
 from headrace.stores.online import StoredRow
 from headrace.stores.redis import RedisStore
+from headrace.stores.redis_scripts import INSTANT
 from headrace.stores.testing import AT, FULL, HIDDEN, NULLS, ByShop, EveryType, Visits, row, rows_of
 
 KEY = {"user": "ü", "shop": -7, "token": b"\x00t"}
@@ -230,3 +232,22 @@ def test_a_plain_client_reads_a_row(redis_server: RedisAddress) -> None:
         assert struct.unpack("<d", total[1:]) == (2.5,)
         assert client.hget(key, field_of("visits", "visits")) == b"\x20\xac\x02"
         assert client.hget(key, "_ts:visits") == timestamp(AT + 1_500_000)
+
+
+@given(instants=st.lists(TIMES | st.integers(AT - 10**9, AT + 10**9), min_size=1, max_size=20))
+@settings(suppress_health_check=[*SLOW_IS_FINE, HealthCheck.function_scoped_fixture])
+def test_the_script_reads_instants_as_protobuf_writes_them(redis_server: RedisAddress, instants: list[int]) -> None:
+    script = (
+        INSTANT
+        + """
+    local found = {}
+    for i = 1, #ARGV do
+      local seconds, nanos = instant(ARGV[i])
+      found[i] = string.format('%.0f %.0f', seconds, nanos)
+    end
+    return found
+    """
+    )
+    with redis_server.client() as client:
+        told = client.eval(script, 0, *map(timestamp, instants))
+    assert told == [b"%d %d" % (us // 10**6, us % 10**6 * 1000) for us in instants]
