@@ -6,6 +6,7 @@
 #   make servers  Kafka's jars (with Maven) and redis-server (from Debian) for the tests
 #   make check    format, lint, types and the dependency rule
 #   make bench    every benchmark, one JSON line per case; one of them: make bench ONLY=operator
+#   make bench-peers   what the benchmarks compare with, each in an environment of its own below .peers/
 #   make up       a live flow in containers: Kafka, Redis, two workers, a city's rides, Grafana (docker-compose.yml)
 #   make down     stops it; what it has written stays
 #   make format   rewrites the code in its format and fixes what the linter can
@@ -22,7 +23,7 @@ ONLY    ?= $(foreach name,$(BENCHES),$(if $(wildcard benchmarks/$(name).py),$(na
 
 export TZ := UTC
 
-.PHONY: setup demo servers test check bench up down format
+.PHONY: setup demo servers test check bench bench-peers up down format
 
 setup: $(STAMP)
 
@@ -55,6 +56,14 @@ format: setup
 
 bench: setup
 	@set -e; for name in $(ONLY); do $(BIN)/python -m benchmarks.$$name; done
+
+# Each peer has pins of its own, which need not agree with ours. A benchmark leaves out what is not installed.
+bench-peers: $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
+
+.peers/%/.installed: benchmarks/peers/%.txt
+	@$(PYTHON) -m venv .peers/$*
+	@.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 up:
 	docker compose up --build --detach --wait
