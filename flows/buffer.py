@@ -112,6 +112,10 @@ class SettlingBuffer:
         """The chunks in the order in which they came."""
         return [events for _, _, events in self._chunks]
 
+    def joined(self) -> Prepared | None:
+        """All that waits, in the order in which it came; None if nothing does."""
+        return Prepared.concat(self.all()) if self._chunks else None
+
     def slots(self) -> Ints:
         """Slots of which an event waits, with repetitions."""
         return np.concatenate([np.empty(0, dtype=np.int64), *(events.slot for _, _, events in self._chunks)])

@@ -45,15 +45,16 @@ class KeyTable:
             found = pc.index_in(distinct, value_set=self._columns[0])
             numbers = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
             for at in np.flatnonzero(numbers < 0).tolist():
-                numbers[at] = self._add(distinct[at].as_py())
+                numbers[at] = self.add(distinct[at].as_py())
             return numbers[codes]
         keys = distinct.to_pylist() if isinstance(distinct, pa.Array) else distinct
         slots = list(map(self._slots.get, keys))
         if None in slots:
-            slots = [self._add(key) if slot is None else slot for key, slot in zip(keys, slots, strict=True)]
+            slots = [self.add(key) if slot is None else slot for key, slot in zip(keys, slots, strict=True)]
         return np.array(slots, dtype=np.int64)[codes]
 
-    def _add(self, key: Any) -> int:
+    def add(self, key: Any) -> int:
+        """Give a key that has no slot the next one."""
         slot = self._slots[key] = len(self.keys)
         self.keys.append(key)
         return slot

@@ -4,13 +4,14 @@ A feature is found again by what it computes (identity.py), so most of a migrati
 
 - tiles that only a removed window looked at are dropped, or their entity would never leave memory;
 - every entity that holds something states its values anew at the first instant that has not settled: features that are
-  new, and defaults that have changed, show in the log from there, and the next change of each entity is worked out
-  again on the way.
+  new, have another name or another default show in the log from there, and the next change of each entity is worked
+  out again on the way.
 """
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.flows.columns import UNSEEN
 from headrace.flows.identity import GroupName, Names
 from headrace.flows.lanes import NEVER
 from headrace.flows.plan import Plan
@@ -47,6 +48,11 @@ def migrate(records: Records, plan: Plan, names: Names, settled: int) -> Records
     holds &= records.fixed["asof"] != NEVER
     records.fixed["next"] = np.where(holds, settled + 1, records.fixed["next"])
     records.fixed["written"] = np.where(holds, NEVER, records.fixed["written"])
+    for name, column in records.fixed.items():
+        if name.startswith("known/"):
+            records.fixed[name] = np.where(holds, np.uint8(UNSEEN), column)
+    for name in [name for name in records.lists if name.startswith("given/")]:
+        del records.lists[name]
     return records
 
 

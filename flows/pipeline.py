@@ -84,6 +84,7 @@ class SourceFlow:
         self._operators = {view.name: ShardOperator(view) for view in self.views}
         self.changed: tuple[str, ...] = ()
         self.backfills: tuple[str, ...] = ()
+        self._fresh: tuple[str, ...] = ()
 
     @property
     def newest_us(self) -> int | None:
@@ -240,9 +241,45 @@ class SourceFlow:
         changes = {name: op.adopt(read[name]) for name, op in self._operators.items() if name in read}
         fresh = tuple(name for name in self._operators if name not in read)
         self._admission = admission
+        self._begin(fresh)
         self.changed = tuple(name for name in self._operators if name in fresh or changes[name] is not None)
         lacking = tuple(name for name, change in changes.items() if change is not None and change.added)
         self.backfills = (*lacking, *fresh) if on_change == "backfill" else ()
+        self._fresh = fresh
+
+    def graft(self, other: "SourceFlow") -> None:
+        """Take the state that `backfills` names from a flow that was fed the history of the source.
+
+        Call it before anything is pushed. Every entity in memory then states its values in the log anew; `rows` gives
+        them for the online store.
+
+        Args:
+            other: a new flow of the same views, at least of those named, that has had every event of the source (or
+                what is left of them) up to the very ones that this flow had when it was saved. It is used up.
+
+        Raises:
+            SnapshotError: `other` lacks a view, or has come further than this flow.
+        """
+        for name in self.backfills:
+            theirs = other._operators.get(name)
+            if theirs is None:
+                raise SnapshotError(
+                    f"View '{name}' is not in the flow that was fed history. Make it of the same views."
+                )
+            if name in self._fresh:
+                theirs.succeed(self._operators[name])
+                self._operators[name] = theirs
+            else:
+                self._operators[name].graft(theirs)
+        self.backfills = ()
+
+    def _begin(self, fresh: Sequence[str]) -> None:
+        """Views that were not there take up the stream where the others are."""
+        others = [op for name, op in self._operators.items() if name not in fresh]
+        reached = max((op.watermark_us for op in others), default=self._admission.watermark() or BEGINNING)
+        clock = max((op.clock_us for op in others), default=self._admission.newest or BEGINNING)
+        for name in fresh:
+            self._operators[name].begin_at(clock, reached)
 
 
 def _by_effect(batch: EventBatch) -> EventBatch:

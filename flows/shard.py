@@ -29,8 +29,10 @@ from headrace.flows.buffer import Prepared, SettlingBuffer
 from headrace.flows.chain import Chain
 from headrace.flows.changes import Change, OnChange
 from headrace.flows.events import prepare
+from headrace.flows.grafting import graft_records, graft_waiting
 from headrace.flows.keys import KeyTable
 from headrace.flows.lanes import NEVER
+from headrace.flows.migration import migrate
 from headrace.flows.online import OnlineReading
 from headrace.flows.ordering import in_order
 from headrace.flows.plan import compile_view
@@ -38,6 +40,7 @@ from headrace.flows.records import Records
 from headrace.flows.rows import Columns, table
 from headrace.flows.saving import Position, Restored, packer, restored
 from headrace.flows.settled import LAST_INSTANT, SettledReading
+from headrace.flows.snapshot import SnapshotError
 from headrace.stores.checkpoints import SnapshotPart
 
 LOOK_AFTER = 1024  # new keys, beyond twice those of the last time, after which to look which entities are gone
@@ -241,6 +244,80 @@ class ShardOperator:
             slots = len(self._keys)
             self._saved = Saved(self._upto, slots, self._settled.columns.nbytes() // max(1, slots))
         return state.change
+
+    def begin_at(self, clock_us: int, watermark_us: int) -> None:
+        """Take up a stream that has come so far: nothing before the watermark will come."""
+        self._clock, self._watermark = max(self._clock, clock_us), max(self._watermark, watermark_us)
+        self._upto = self._watermark - 1
+
+    def graft(self, other: "ShardOperator") -> None:
+        """Take the state of the features that had none when this operator was restored from `other`.
+
+        Args:
+            other: an operator of the same view that was fed the events from the beginning of the source, or of what is
+                left of it, up to the one to which this one has come. It is settled to where this one is, and must
+                not be used afterwards.
+
+        Raises:
+            SnapshotError: `other` is of another view, has come further, or lacks history itself.
+        """
+        since = max(self._plan.since.values(), default=0)
+        if other.view != self.view or other._plan.since:
+            raise SnapshotError(
+                f"View '{self.view.name}': the operator to graft from computes {other!r}. Feed history to a new flow "
+                "of the same views."
+            )
+        other._check_behind(self)
+        other._settle_to(self._upto)
+        theirs = [self._keys.slot(key) for key in other._keys.keys]
+        slots = np.array([self._keys.add(k) if s is None else s for k, s in zip(other._keys.keys, theirs, strict=True)],
+                         dtype=np.int64)  # fmt: skip
+        rows = np.full(len(self._keys), -1, dtype=np.int64)
+        rows[slots] = np.arange(len(slots))
+        for one in (self, other):
+            one._settled.columns.reserve(len(one._keys), 0)
+        names = self._settled.names
+        mine = self._settled.gather(np.arange(len(self._keys)))
+        history = other._settled.gather(np.arange(len(other._keys)))
+        records = graft_records(mine, history, rows, self._plan, names, since, self._upto)
+        waiting = graft_waiting(
+            self._buffer.joined(), other._buffer.joined(), slots, names, other._settled.names, since
+        )
+        self._settled = SettledReading(self._plan, names)
+        self._settled.scatter(records)
+        self._buffer = SettlingBuffer()
+        self._chain.begin()
+        self._revive(waiting)
+
+    def succeed(self, other: "ShardOperator") -> None:
+        """Go on in the place of `other`, an operator of the same view that has seen nothing yet.
+
+        Every entity in memory states its values in the log anew, at the first instant that has not settled there.
+
+        Raises:
+            SnapshotError: this operator has come further.
+        """
+        self._check_behind(other)
+        self._settle_to(other._upto)
+        self.begin_at(other._clock, other._watermark)
+        self._settled.columns.reserve(len(self._keys), 0)
+        records = self._settled.gather(np.arange(len(self._keys)))
+        self._settled.scatter(migrate(records, self._plan, self._settled.names, self._upto))
+        self._chain.begin()
+
+    def _check_behind(self, other: "ShardOperator") -> None:
+        if self._upto > other._upto:
+            raise SnapshotError(
+                f"View '{self.view.name}': history has settled to {format_instant(self._upto)}, beyond "
+                f"{format_instant(other._upto)} where the flow stands. Feed it up to the same offsets; where log_every "
+                "has changed too, change it in a step of its own."
+            )
+
+    def _settle_to(self, upto: int) -> None:
+        """Settle to an instant without writing rows."""
+        if upto > self._upto:
+            self._settled.settle(len(self._keys), self._buffer.take(upto), upto)
+            self._upto, self._watermark = upto, max(self._watermark, upto + 1)
 
     def _revive(self, waiting: Prepared | None) -> None:
         """Make the online reading anew: of what has settled and of the events that wait."""
