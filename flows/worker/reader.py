@@ -191,7 +191,9 @@ class Reader:
             )
         self._place.observer.counted(task.part, "skipped", low - task.offset)
         task.offset = low
-        self.consumer.seek(TopicPartition(at[0], at[1], low))
+        # The client has stopped to fetch this partition, so it cannot seek in it.
+        self.consumer.incremental_unassign([TopicPartition(*at)])
+        self.consumer.incremental_assign([TopicPartition(at[0], at[1], low)])
 
     def turn(self, clock_us: int | None, due_only: bool = False) -> None:
         """What is due besides messages: failures, backpressure, checkpoints, figures.
