@@ -252,24 +252,6 @@ def test_a_socket_on_this_machine(new_redis: Callable[..., RedisServer], tmp_pat
         assert store.read(Visits, [KEY]) == [row(1)]
 
 
-def test_more_threads_than_connections_wait_for_each_other(redis_server: RedisAddress) -> None:
-    store = RedisStore(redis_server.url, connections=2)
-    store.write(Visits, rows_of(Visits, [(KEY, row(1))]))
-    found: list[Any] = []
-
-    def read() -> None:
-        for _ in range(20):
-            found.append(store.read(Visits, [KEY]))
-
-    threads = [threading.Thread(target=read) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [[row(1)]] * 160
-    store.close()
-
-
 # Expiry
 
 
