@@ -74,7 +74,9 @@ def redis_address(url: str) -> RedisAddress:
     scheme, _, rest = url.partition("://")
     kind = _KINDS.get(scheme)
     if kind is None or not rest:
-        raise StoreError(f"The address of a Redis server begins with {scheme[:20]!r}. Expected one of: {_FORMS}.")
+        # Only what is surely a scheme is shown: an address without one may begin with a password.
+        got = f"begins with '{scheme}://'" if rest and scheme.isalpha() else "has no known scheme"
+        raise StoreError(f"The address of a Redis server {got}. Expected one of: {_FORMS}.")
     tls = scheme.startswith("rediss")
     parts = urlsplit("redis://" + rest)
     if scheme == "unix":
@@ -112,10 +114,11 @@ def _host(text: str, default: int) -> tuple[str, int]:
     try:
         parts = urlsplit("//" + text)
         return parts.hostname or "localhost", parts.port or default
-    except ValueError as error:
+    except ValueError:  # its words show the text, which may be part of a password
         raise StoreError(
-            f"The address of a Redis server has a host of an unknown form. Expected one of: {_FORMS}."
-        ) from error
+            "The address of a Redis server has a host of an unknown form; a '/', '@', ':' or '?' within a password is "
+            f"written %2F, %40, %3A, %3F. Expected one of: {_FORMS}."
+        ) from None
 
 
 def _shown(host: tuple[str, int]) -> str:

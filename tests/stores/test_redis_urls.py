@@ -33,8 +33,9 @@ def test_forms(url: str, kind: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://host", "begins with 'http'. Expected one of: redis://host:6379/0"),
-        ("redis:host:pw", "begins with 'redis:host:pw'"),
+        ("http://host", "begins with 'http://'. Expected one of: redis://host:6379/0"),
+        ("u:pw@host:6379", "has no known scheme"),
+        ("redis://u:pw/w@host/0", "written %2F"),
         ("redis://u:pw@a:1,b:2/0", "of an unknown form"),
         ("redis://u:pw@a/x", "of an unknown form"),
         ("redis://u:pw@a:port/0", "has a host of an unknown form"),
@@ -46,7 +47,8 @@ def test_what_is_refused(url: str, said: str) -> None:
     with pytest.raises(StoreError) as failed:
         redis_address(url)
     assert said in str(failed.value)
-    assert "u:pw" not in str(failed.value)
+    assert "pw" not in str(failed.value)
+    assert failed.value.__cause__ is None
 
 
 def test_an_option_that_does_not_exist_is_named() -> None:
