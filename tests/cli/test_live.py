@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import urllib.error
@@ -23,7 +27,7 @@ from tests.servers.process import free_port
 from tests.servers.redis import RedisServer
 
 from headrace.cli.loading import load
-from headrace.ops.errors import DONE, WRONG_CONFIGURATION
+from headrace.ops.errors import DONE, INTERRUPTED, WRONG_CONFIGURATION
 from headrace.serving.client import Client
 from headrace.stores.opening import open_online
 
@@ -279,3 +283,45 @@ def test_health_follows_redis_and_kafka(
         wait_for(lambda: project.pickups() == 60)
     finally:
         project.end()
+
+
+def test_on_a_terminal_a_table_shows_the_workers_until_ctrl_c(project: Project) -> None:
+    project.send(50)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headrace", "run", "rides.py", "--workers", "2"],
+        cwd=project.folder,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm"},
+    )
+    project.running.append(process)
+    os.close(theirs)
+    seen = b""
+    asked = False
+    while True:
+        try:
+            seen += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not asked and len(set(re.findall(rb"-([01]) +\d+ +[^ ]*ready", seen))) == 2:
+            process.send_signal(signal.SIGINT)
+            asked = True
+    os.close(ours)
+    assert asked, seen.decode()
+    assert process.wait(60) == INTERRUPTED
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    assert "flow rides" in text
+    assert "worker started" in text
+    assert "stopping; a second signal ends at once" in text
+    assert process.stdout is not None
+    assert "Stopped; the next run goes on from here" in process.stdout.read()
+
+
+def test_a_fresh_run_forgets_what_others_left(project: Project) -> None:
+    project.send(40)
+    assert json.loads(project.run("run", "rides.py", "--until-end", "--json"))["read"] == {"rides": 40}
+    assert json.loads(project.run("run", "rides.py", "--until-end", "--fresh", "--json"))["read"] == {"rides": 40}
+    assert project.pickups() == 40

@@ -66,7 +66,12 @@ def print_json(answer: Any) -> None:
 
 def _table(title: str, *, header: bool = True) -> Table:
     return Table(
-        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), show_header=header
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+        show_header=header,
     )
 
 
@@ -153,12 +158,14 @@ def show_dead(letters: Sequence[Mapping[str, Any]], older: int, *, as_json: bool
 
 def show_figures(title: str, lines: Mapping[str, str]) -> None:
     """Names and figures, a line each."""
-    table = _table(title, header=False)
+    table = _table("", header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, figure in lines.items():
         table.add_row(name, figure)
-    Console().print(table)
+    console = Console()
+    console.print(Text(title, style="bold"))  # a title of the table would be folded to its width
+    console.print(table)
 
 
 def view_as_data(view: ViewDefinition) -> dict[str, Any]:
