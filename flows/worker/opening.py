@@ -86,7 +86,12 @@ def open_source_task(
             **_common(place, part, topic, partition, partitions, offset, flow, log, outbox),
         )
 
-    return _opened(place, part, flow, source.name, partition, first_offset, made, lambda task: history(task.offset))
+    task: SourceTask = _opened(
+        place, part, flow, source.name, partition, first_offset, made, lambda task: history(task.offset)
+    )
+    if source.start == "latest" and task.log.committed < 0:
+        task.fix_start()
+    return task
 
 
 def open_routed_task(

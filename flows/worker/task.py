@@ -216,6 +216,18 @@ class Task:
         )
         return True
 
+    def fix_start(self) -> None:
+        """Commit where this task begins, at once and before anything is read.
+
+        A start that depends on the moment ("latest") must not be looked for again after a crash: what had come between
+        would be lost.
+        """
+        snapshots = dict(self.flow.save(full=True))
+        snapshots[TASK] = SnapshotPart(msgspec.msgpack.encode(self.state()))
+        offsets = {self.offsets_name(): {self.partition: self.offset}}
+        self.log.log.commit(settled_us={}, snapshots=snapshots, offsets=offsets, clock=None)
+        self.log.committed = self.offset
+
     def sending(self) -> Callable[[], None] | None:
         """Send on what has not been, and return what waits for the acknowledgement of all that was sent."""
         return None if self._outbox is None else self._outbox.waiter(self.part, self._give_up)

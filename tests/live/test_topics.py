@@ -12,6 +12,8 @@ from headrace.flows.kafka.errors import UnknownTopicError, UnreachableClusterErr
 from headrace.flows.kafka.topics import Cluster
 from headrace.flows.recording import Summary
 from headrace.flows.snapshot import SnapshotError
+from headrace.flows.worker.observing import Silent
+from headrace.flows.worker.reading import SourceReader
 from headrace.flows.worker.running import run_worker
 from headrace.flows.worker.settings import FlowSettings
 from headrace.stores.deadletters import read_dead_letters
@@ -62,6 +64,28 @@ def test_where_a_flow_begins(start: str, taken: int, kafka: Kafka, tmp_path: Pat
     kafka.produce(topic, [ride(9)])
     assert run(drivers, tmp_path).taken == 1  # from the checkpoint, whatever `start` says
     assert rides_of(drivers, tmp_path) == taken + 1
+
+
+def test_the_latest_offset_is_looked_for_once(kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that dies before its first checkpoint goes on where it began, not at what is the latest by then."""
+    topic = kafka.new_topic(2)
+    kafka.produce(topic, [ride(0)], partition=1)
+    drivers = view(kafka, topic, start="latest")
+
+    class Sending(Silent):
+        def assigned(self, part: str, topic: str, partition: int) -> None:
+            if partition == 1:
+                kafka.produce(topic, [ride(1), ride(2)], partition=1)
+
+    def dies(*_: Any) -> None:
+        raise ConnectionAbortedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SourceReader, "handle", dies)
+        with pytest.raises(ConnectionAbortedError):
+            run_worker([drivers], FlowSettings(name="topics", data=str(tmp_path), clock="stream"), observer=Sending())
+    assert run(drivers, tmp_path).taken == 2
+    assert rides_of(drivers, tmp_path) == 2
 
 
 def test_messages_deleted_before_they_were_read(kafka: Kafka, tmp_path: Path) -> None:
