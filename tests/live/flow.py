@@ -70,6 +70,8 @@ class Worker:
         time.sleep(max(0.0, self._began + UP_S - time.monotonic()))
         if time.monotonic() < self._began + 6 * UP_S:
             self._good |= {-number}  # on a busy machine it may not have got round to listening
+        if number == signal.SIGINT:
+            self._good |= {130}  # as shells have it
         self.process.send_signal(number)
 
     def stop(self, timeout_s: float = 60) -> None:
@@ -190,7 +192,7 @@ class LiveFlow:
         while not true():
             for worker in self.workers:
                 code = worker.process.poll()
-                assert code in (None, 0, -signal.SIGKILL, -signal.SIGTERM), (
+                assert code in (None, 0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), (
                     f"Worker {worker.name} failed:\n{worker.said()[-4000:]}"
                 )
             if time.monotonic() > end:

@@ -144,8 +144,8 @@ def test_workers_come_and_go(kafka: Kafka, redis_server: RedisAddress, tmp_path:
             time.sleep(1)
         sink.flush()
         until_settled(flow, kafka, messages)
-        check_online(flow, messages)
         flow.stop()
+        check_online(flow, messages)
         check_dead(flow, messages)
         check_offline(flow, messages, tail=False)
 
