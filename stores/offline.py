@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headrace.features.errors import DataError, did_you_mean
 from headrace.stores.checkpoints import SnapshotPart
 from headrace.stores.commits import manifest_at
-from headrace.stores.errors import CorruptError, MissingStoreError
+from headrace.stores.errors import MissingStoreError
 from headrace.stores.keys import key_values
 from headrace.stores.layout import EVENT_TIMESTAMP, RowLayout, arrow_schema, arrow_type, row_layout
 from headrace.stores.logwriter import LogWriter
@@ -31,7 +31,8 @@ from headrace.stores.manifest import PRIVATE, Commit, Manifest, ViewLog
 from headrace.stores.migration import check_read
 from headrace.stores.online import Clock, Key, View
 from headrace.stores.places import Root, open_place, plain_root, shown_root
-from headrace.stores.sql import connect, fetch, instant, name, rows_of_versions
+from headrace.stores.reading import Asked, ask, asked_files
+from headrace.stores.sql import fetch, instant, name
 
 if TYPE_CHECKING:
     import duckdb
@@ -261,38 +262,15 @@ class OfflineLog:
         """`work(connection, sources)` on one commit: `sources` has by view name the SQL of a table of its rows.
 
         Only files that can hold rows of (from_us, to_us] are read; the rows themselves are not filtered. `work` is
-        called again when a commit meanwhile merged files away, so it keeps nothing between calls.
+        called again when files were merged away meanwhile, so it keeps nothing between calls.
         """
-        import duckdb
-
         layouts = [row_layout(view) for view in views]
-        sources = self._sources(layouts, from_us, to_us, tail)
-        while True:
-            try:
-                with connect(self.place) as connection:
-                    return work(connection, sources)
-            except duckdb.IOException as error:
-                before, sources = sources, self._sources(layouts, from_us, to_us, tail)
-                if sources == before:
-                    raise CorruptError(
-                        f"The log at {self.place} lacks a file that its manifest names, or the file is damaged: "
-                        f"{error}. "
-                        "Restore it from a backup, or replay into another folder."
-                    ) from error
 
-    def _sources(self, layouts: list[RowLayout], from_us: int | None, to_us: int | None, tail: bool) -> dict[str, str]:
-        manifest = self.manifest()
-        return {each.view: self._source(manifest, each, from_us, to_us, tail) for each in layouts}
+        def choose() -> list[Asked]:
+            manifest = self.manifest()
+            return [asked_files(self._view_log(manifest, each), each, from_us, to_us, tail) for each in layouts]
 
-    def _source(self, manifest: Manifest, layout: RowLayout, from_us: int | None, to_us: int | None, tail: bool) -> str:
-        log = self._view_log(manifest, layout)
-        paths: dict[int, list[str]] = {}
-        for file in log.files:
-            if (from_us is None or file.last_us > from_us) and (to_us is None or file.first_us <= to_us):
-                paths.setdefault(file.version, []).append(self.place.url(file.place))
-        for each in log.tails if tail else ():
-            paths.setdefault(each.version, []).append(self.place.url(each.path))
-        return rows_of_versions(layout, [(log.layouts[version], found) for version, found in sorted(paths.items())])
+        return ask(self.place, choose, work)
 
     def _view_log(self, manifest: Manifest, layout: RowLayout) -> ViewLog:
         log = manifest.views.get(layout.view)

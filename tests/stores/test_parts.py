@@ -12,9 +12,9 @@ from headrace.features.errors import DataError
 from headrace.stores.checkpoints import SnapshotPart, read_checkpoint
 from headrace.stores.commits import parts, read_manifest
 from headrace.stores.deadletters import dead_letter_table, read_dead_letters
-from headrace.stores.errors import FencedError, LockedError, StoreError
+from headrace.stores.errors import CorruptError, FencedError, LockedError, StoreError
 from headrace.stores.layout import encode_layout, row_layout
-from headrace.stores.offline import OfflineLog
+from headrace.stores.offline import OfflineLog, remove_log
 from headrace.stores.online import Clock
 from headrace.stores.testing import AT, Visits
 
@@ -371,3 +371,55 @@ def test_a_folder_of_version_0_1_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / view.files[0].path).exists()
     assert read_checkpoint(tmp_path).snapshots == {"flow": (b"state",)}  # type: ignore[union-attr]
     assert read_dead_letters(log).num_rows == 1
+
+
+def test_a_question_that_takes_longer_than_files_stay_comes_to_an_end(tmp_path: Path) -> None:
+    log = OfflineLog(tmp_path, "p", keep_s=0)
+    for at in range(8):
+        log.append(Visits, visits(at))
+        log.commit()
+    asked = []
+
+    def work(connection: Any, sources: dict[str, str]) -> list[int]:
+        at = len(log.manifest().parts["p"].views) and log.manifest().sequence
+        asked.append(sources)
+        for more in range(at, at + 9):  # many commits and a merge while the question is asked
+            log.append(Visits, visits(more))
+            log.commit()
+        return [at for (at,) in connection.sql(f"SELECT visits FROM {sources['visits']} ORDER BY 1").fetchall()]
+
+    assert OfflineLog(tmp_path).query([Visits], work) == list(range(17))
+    assert len(asked) == 2
+
+
+def test_a_damaged_file_is_said_though_the_log_is_written_meanwhile(tmp_path: Path) -> None:
+    log = OfflineLog(tmp_path, "p", keep_s=0)
+    log.append(Visits, visits(1))
+    log.commit()
+    log.append(Visits, visits(2))
+    log.commit()
+    (tmp_path / log.manifest().views["visits"].files[0].place).write_bytes(b"nothing of ours")
+
+    def work(connection: Any, sources: dict[str, str]) -> Any:
+        log.tail(Visits, visits(DAY))
+        log.commit()
+        return connection.sql(f"SELECT * FROM {sources['visits']}").fetchall()
+
+    with pytest.raises(CorruptError, match="lacks a file that its manifest names, or the file is damaged"):
+        OfflineLog(tmp_path).query([Visits], work)
+
+
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+def test_a_log_is_removed_with_all_its_parts(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "log" if kind == "folder" else "memory://removed/log"
+    for part in ("p", "q"):
+        with OfflineLog(root, part) as log:
+            log.append(Visits, visits(1))
+            log.dead_letters(letters(1))
+            log.commit(snapshots={"flow": b"state"})
+    log.place.write("mine", b"note") if kind == "memory" else (tmp_path / "log" / "mine").write_text("note")
+    remove_log(root)
+    assert parts(root) == []
+    assert log.place.walk("view=visits") + log.place.walk("_headrace") + log.place.walk("dead_letters") == []
+    assert log.place.read("mine") == b"note"
+    assert OfflineLog(root, "p").claim() == 1
