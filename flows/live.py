@@ -15,7 +15,7 @@ from headrace.features.sources import IterableSource, Source
 from headrace.features.views import ViewDefinition
 from headrace.flows.decode import decode_rows, reading_of
 from headrace.flows.interrupts import Interrupts
-from headrace.flows.pipeline import SourceFlow
+from headrace.flows.pipeline import OnChange, SourceFlow
 from headrace.flows.read import Part, Progress, batches
 from headrace.flows.recording import Reading, Recorder
 from headrace.stores.checkpoints import Checkpoint
@@ -32,9 +32,14 @@ class LiveFeed(Reading):
     """One source being read by its own thread. Rows of an iterable wait singly, other sources in batches."""
 
     def __init__(
-        self, source: Source, views: Sequence[ViewDefinition], checkpoint: Checkpoint | None, size: int
+        self,
+        source: Source,
+        views: Sequence[ViewDefinition],
+        checkpoint: Checkpoint | None,
+        size: int,
+        on_change: OnChange = "refuse",
     ) -> None:
-        super().__init__(SourceFlow(source, views, live=True), checkpoint)
+        super().__init__(SourceFlow(source, views, live=True), checkpoint, on_change)
         self._source = source
         self._size = size
         self._how = reading_of(source)

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from headrace.flows.deadletter import DeadLetter
-from headrace.flows.pipeline import Output, SourceFlow
+from headrace.flows.pipeline import OnChange, Output, SourceFlow
 from headrace.flows.snapshot import pack, unpack
 from headrace.stores.checkpoints import Checkpoint, SnapshotPart, read_checkpoint
 from headrace.stores.deadletters import dead_letter_table
@@ -49,14 +49,14 @@ class Reading:
     offset: rows read, broken ones included. files: files begun so far, of a source that reads files.
     """
 
-    def __init__(self, flow: SourceFlow, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, flow: SourceFlow, checkpoint: Checkpoint | None, on_change: OnChange = "refuse") -> None:
         self.flow = flow
         self.name = flow.source.name
         self.offset = 0
         self.files: tuple[str, ...] = ()
         if checkpoint is not None and self._part in checkpoint.snapshots:
             meta, _ = unpack(checkpoint.snapshots[self._part][-1])
-            flow.load(checkpoint.snapshots)
+            flow.load(checkpoint.snapshots, on_change)
             self.files = tuple(meta["files"])
             self.offset = checkpoint.offsets.get(self.name, {}).get(0, 0)
 
@@ -114,6 +114,19 @@ class Recorder:
         self.summary.taken += output.taken
         self.summary.duplicates += output.duplicates
         self.summary.missing.update({f"{reading.name}.{column}": n for column, n in output.missing.items()})
+
+    def change(self, reading: Reading) -> None:
+        """Views that have changed since the checkpoint: the stores take the new definition, online rows are written
+        anew."""
+        flow = reading.flow
+        changed = [view for view in flow.views if view.name in flow.changed]
+        rows = flow.rows(flow.clock_us) if changed else {}
+        for view in changed:
+            if view.log:
+                self._log.migrate_view(view)
+            self._store.migrate_view(view)
+            if view.name in rows:
+                self._store.write(view, rows[view.name])
 
     def set_clock(self, us: int) -> None:
         """Say that every online row is as of `us` or later."""

@@ -21,7 +21,7 @@ from headrace.features.sources import Source
 from headrace.features.views import ViewDefinition, definition
 from headrace.flows.interrupts import Interrupts
 from headrace.flows.live import LiveFeed, run_live
-from headrace.flows.pipeline import SourceFlow
+from headrace.flows.pipeline import OnChange, SourceFlow
 from headrace.flows.read import BATCH_SIZE, Part, batches
 from headrace.flows.recording import Reading, Recorder, Summary
 from headrace.flows.warm import warm
@@ -49,9 +49,16 @@ class _Feed(Reading):
     """One source being replayed."""
 
     def __init__(
-        self, source: Source, views: Sequence[ViewDefinition], checkpoint: Checkpoint | None, size: int
+        self,
+        source: Source,
+        views: Sequence[ViewDefinition],
+        checkpoint: Checkpoint | None,
+        size: int,
+        on_change: OnChange = "refuse",
     ) -> None:
-        super().__init__(SourceFlow(source, views), checkpoint)
+        super().__init__(SourceFlow(source, views), checkpoint, on_change)
+        if self.flow.backfills:
+            self.flow.graft(_history(source, views, size, self.offset, self.files))
         self._parts: Iterator[Part] = batches(source, size, self.offset, files=self.files)
         self.next: Part | None = None
         self.ended = False
@@ -68,6 +75,17 @@ class _Feed(Reading):
         return self.flow.newest_us if self.flow.newest_us is not None else -(2**63)
 
 
+def _history(source: Source, views: Sequence[ViewDefinition], size: int, upto: int, files: Sequence[str]) -> SourceFlow:
+    """A flow of `views` that has taken the source from its beginning up to row `upto`."""
+    flow = SourceFlow(source, views)
+    for part in batches(source, size, files=files):
+        batch = part.batch if part.progress.offset <= upto else part.batch.take(part.batch.offset < upto)
+        flow.push(batch, wall_us=time.time_ns() // 1000)
+        if part.progress.offset >= upto:
+            break
+    return flow
+
+
 def run(
     views: Iterable[Any],
     data: str | PathLike[str],
@@ -75,6 +93,7 @@ def run(
     live: bool = False,
     batch_size: int = BATCH_SIZE,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    on_change: OnChange = "refuse",
     progress: Callable[[Step], None] | None = None,
 ) -> Summary:
     """Run views over their sources, into the folder `data`, until the sources end.
@@ -90,6 +109,9 @@ def run(
             live iterable has no past: a restarted run takes what it yields next.
         batch_size: events per batch.
         checkpoint_every_s: seconds between checkpoints.
+        on_change: what to do with a view that is not the one whose state `data` holds. Features that compute what they
+            did keep their state; new ones "start" empty, or take theirs from a "backfill": the source is read again
+            from its beginning up to where the run stands. "refuse": SnapshotError says what has changed.
         progress: called after each batch.
 
     Raises:
@@ -113,11 +135,20 @@ def run(
 
         readings: Sequence[Reading]
         if live:
-            streams = [LiveFeed(source, its, recorder.checkpoint, batch_size) for source, its in sources]
+            if on_change == "backfill":
+                raise DefinitionError(
+                    "on_change='backfill' reads a source again, and what a live run has taken may be gone. Choose "
+                    "'start', or replay."
+                )
+            streams = [LiveFeed(source, its, recorder.checkpoint, batch_size, on_change) for source, its in sources]
+            for stream in streams:
+                recorder.change(stream)
             run_live(streams, recorder, checkpoint_every_s, shown)
             readings = streams
         else:
-            feeds = [_Feed(source, its, recorder.checkpoint, batch_size) for source, its in sources]
+            feeds = [_Feed(source, its, recorder.checkpoint, batch_size, on_change) for source, its in sources]
+            for feed in feeds:
+                recorder.change(feed)
             _replay(feeds, recorder, checkpoint_every_s, shown)
             readings = feeds
         recorder.commit(readings, tails=True)
