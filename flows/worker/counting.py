@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.flows.kafka.statistics import ClientStatistics
 from headrace.flows.recording import Summary
 from headrace.flows.worker.observing import Observer
 
@@ -55,6 +56,9 @@ class Counting:
 
     def checkpoint(self, part: str, *, seconds: float, nbytes: int, delta: bool) -> None:
         self._after.checkpoint(part, seconds=seconds, nbytes=nbytes, delta=delta)
+
+    def client(self, topic: str, statistics: ClientStatistics) -> None:
+        self._after.client(topic, statistics)
 
     def trouble(self, what: str, message: str) -> None:
         self._after.trouble(what, message)

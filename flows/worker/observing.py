@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from headrace.flows.kafka.statistics import ClientStatistics
+
 
 class Observer(Protocol):
     """Is told what happens in a worker; called from its threads, must return at once and never raise.
@@ -44,6 +46,9 @@ class Observer(Protocol):
     def checkpoint(self, part: str, *, seconds: float, nbytes: int, delta: bool) -> None:
         """A checkpoint of a task was committed."""
 
+    def client(self, topic: str, statistics: ClientStatistics) -> None:
+        """What librdkafka measures of the consumer of a topic (several with commas), every few seconds."""
+
     def trouble(self, what: str, message: str) -> None:
         """Something (`"online store"`, `"kafka"`, `"log"`, ...) fails and is being retried."""
 
@@ -64,5 +69,6 @@ class Silent:
     def position(self, part: str, *, offset: int, lag: int | None, watermark_us: int | None) -> None: ...
     def freshness(self, seconds: npt.NDArray[np.float64]) -> None: ...
     def checkpoint(self, part: str, *, seconds: float, nbytes: int, delta: bool) -> None: ...
+    def client(self, topic: str, statistics: ClientStatistics) -> None: ...
     def trouble(self, what: str, message: str) -> None: ...
     def recovered(self, what: str) -> None: ...

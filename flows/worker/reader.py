@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from headrace.features.errors import DataError, HeadraceError
 from headrace.flows.kafka.errors import AccessError, explained
 from headrace.flows.kafka.logs import logger_of
+from headrace.flows.kafka.statistics import statistics_config
 from headrace.flows.worker.opening import Workplace, settled_rows
 from headrace.flows.worker.task import Task
 from headrace.stores.errors import FencedError
@@ -70,7 +71,9 @@ class Reader:
         self.assigned_once = False
         self._failure: BaseException | None = None
         own = {"enable.partition.eof": ends is not None, "logger": logger_of(config), "error_cb": self._hear}
-        self.consumer = Consumer({**config, **own})
+        shown = ",".join(self._topics)
+        measured = statistics_config(lambda found: place.observer.client(shown, found))
+        self.consumer = Consumer({**measured, **config, **own})
         self.consumer.subscribe(
             self._topics,
             on_assign=self._kept(self._assigned),

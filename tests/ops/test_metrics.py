@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from headrace.flows.kafka.statistics import ClientStatistics
 from headrace.ops.metrics import ArrayHistogram, Metrics
 
 
@@ -48,6 +49,8 @@ def told() -> Metrics:
     metrics.freshness(np.array([0.0005, 0.001, 0.004, 0.2, 1_000.0]))
     metrics.checkpoint("rides-0000", seconds=0.3, nbytes=123, delta=False)
     metrics.checkpoint("rides-0000", seconds=0.1, nbytes=12, delta=True)
+    fast = ClientStatistics({}, {"a:9092": 0.002}, ("a:9092",), ("b:9092",), 5, 700, 1_500)
+    metrics.client("rides", fast)
     metrics.trouble("online store", "refused")
     return metrics
 
@@ -57,6 +60,8 @@ def test_every_call_becomes_a_figure(told: Metrics) -> None:
     expected = {
         'headrace_events_total{part="rides-0000"}': 1_500,
         'headrace_event_bytes_total{part="rides-0000"}': 120_000,
+        'headrace_kafka_round_trip_seconds{broker="a:9092",topic="rides"}': 0.002,
+        'headrace_kafka_read_ahead_bytes{topic="rides"}': 700,
         'headrace_events_taken_total{part="rides-0000"}': 1_490,
         'headrace_duplicates_total{part="rides-0000"}': 5,
         'headrace_tombstones_total{part="rides-0000"}': 2,

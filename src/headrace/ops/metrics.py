@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from headrace.flows.kafka.statistics import ClientStatistics
 from headrace.flows.worker.observing import Silent
 from headrace.version import VERSION
 
@@ -118,6 +119,8 @@ class Metrics(Silent):
         self._tasks = gauge("tasks", "Tasks of this worker.")
         self._assigned = counter("tasks_assigned", "Tasks taken over, at the start or in a rebalance.")
         self._revoked = counter("tasks_revoked", "Tasks that have left.")
+        self._round_trip = gauge("kafka_round_trip_seconds", "Mean time of requests to a broker.", "topic", "broker")
+        self._read_ahead = gauge("kafka_read_ahead_bytes", "Read from Kafka and not taken yet.", "topic")
         self._trouble = gauge("trouble", "1 while something fails and is being retried.", "what")
         self._troubles = counter("troubles", "Failures that were retried.", "what")
         self._loop = gauge("loop_timestamp_seconds", "When the main loop last turned.")
@@ -185,6 +188,11 @@ class Metrics(Silent):
         self._checkpoint_s.observe(seconds)
         self._checkpoint_bytes.labels(part).set(nbytes)
         self._checkpoint_at.labels(part).set(time.time())
+
+    def client(self, topic: str, statistics: ClientStatistics) -> None:
+        self._read_ahead.labels(topic).set(statistics.queued_bytes)
+        for broker, seconds in statistics.round_trip_s.items():
+            self._round_trip.labels(topic, broker).set(seconds)
 
     def trouble(self, what: str, message: str) -> None:
         self._trouble.labels(what).set(1)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from headrace.flows.kafka.statistics import ClientStatistics
 from headrace.flows.worker.observing import Observer, Silent
 from headrace.ops.logs import Repeats
 
@@ -63,6 +64,10 @@ class Several:
     def checkpoint(self, part: str, *, seconds: float, nbytes: int, delta: bool) -> None:
         for each in self._observers:
             each.checkpoint(part, seconds=seconds, nbytes=nbytes, delta=delta)
+
+    def client(self, topic: str, statistics: ClientStatistics) -> None:
+        for each in self._observers:
+            each.client(topic, statistics)
 
     def trouble(self, what: str, message: str) -> None:
         for each in self._observers:
