@@ -107,7 +107,7 @@ def test_a_topic_that_is_not_keyed_as_the_source_says(folder: Path, kafka: Kafka
     assert "each partition would count its own share" in wrong["rides"]
     # Without the promise the flow re-keys, and all is well.
     found = findings(write(folder, kafka, None, topic, keyed=""))
-    assert any("re-keys its events through a topic of the flow's own" in each["says"] for each in found)
+    assert any("are re-keyed through the topic headrace." in each["says"] for each in found)
 
 
 def test_a_topic_that_seems_to_be_keyed_though_nobody_says_so(folder: Path, kafka: Kafka) -> None:

@@ -70,5 +70,5 @@ def _findings(file: Path | None, named: Path | None, options: Overrides) -> Iter
     name = config.flow.name or (flow_name(file) if file is not None else "flow")
     group = config.flow.group or f"headrace.{name}"
     read = "no headrace.toml: variables and defaults" if toml is None else str(toml)
-    yield Finding("ok", "configuration", "settings", f"{read}; flow '{name}', consumer group '{group}'")
-    yield from examine(config, () if views is None else views.views, group)
+    yield Finding("ok", "configuration", "settings", f"{read}; flow '{name}', consumer groups '{group}.*'")
+    yield from examine(config, () if views is None else views.views, name, group)

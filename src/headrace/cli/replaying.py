@@ -20,6 +20,7 @@ from headrace.features.views import ViewDefinition
 from headrace.flows.read import BATCH_SIZE
 from headrace.flows.recording import LOG, ONLINE, Summary
 from headrace.flows.runner import Step, run
+from headrace.flows.pipeline import OnChange
 from headrace.flows.snapshot import SnapshotError
 from headrace.flows.warm import is_warm, warm
 from headrace.flows.worker.settings import FlowSettings
@@ -66,6 +67,7 @@ def replay(
     live: bool,
     fresh: bool,
     quiet: bool,
+    on_change: OnChange = "refuse",
 ) -> Summary:
     """Runs the views into the data folder and shows how far it is on stderr.
 
@@ -78,11 +80,13 @@ def replay(
     console = Console(stderr=True)
     with _shown(console, quiet) as progress:
         try:
-            return run(views, data, live=live, batch_size=batch_size, progress=progress)
+            return run(
+                views, data, live=live, batch_size=batch_size, on_change=on_change, progress=progress
+            )
         except (SnapshotError, SchemaMismatchError) as error:
             raise HeadraceError(
-                f"{error} To replay from the beginning into {data}, and drop what is there: "
-                f"headrace run {file.path.name} --fresh"
+                f"{error} On the command line: headrace run {file.path.name} --on-change start, or backfill. To replay "
+                f"from the beginning into {data}, and drop what is there: headrace run {file.path.name} --fresh"
             ) from error
 
 

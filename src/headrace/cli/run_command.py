@@ -20,7 +20,6 @@ ONLY_LIVE = (
     "workers",
     "clock",
     "until_end",
-    "on_change",
     "checkpoint_every",
     "group",
     "worker_id",
@@ -91,9 +90,8 @@ def run(
         typer.Option(
             "--on-change",
             metavar="refuse|start|backfill",
-            help="New features: refuse them, start them empty, or read their history.",
+            help="New features of a view that ran before: refuse them, start them empty, or read their history.",
             show_default="refuse",
-            rich_help_panel=LIVE,
         ),
     ] = None,
     checkpoint_every: Annotated[

@@ -12,23 +12,23 @@ from headrace.ops.checks.machine import check_kernels, check_packages, check_por
 from headrace.ops.settings import Configuration
 
 
-def examine(config: Configuration, views: Sequence[ViewDefinition], group: str) -> Iterator[Finding]:
+def examine(config: Configuration, views: Sequence[ViewDefinition], flow: str, group: str) -> Iterator[Finding]:
     """The findings one by one, as they come; servers that do not answer take some seconds.
 
     Args:
-        config: of the flow. views: of its file; none: only what needs no views is looked at. group: the consumer
-            group of the flow.
+        config: of the flow. views: of its file; none: only what needs no views is looked at. flow: its name. group: how
+            the names of its consumer groups begin.
     """
     yield from carried_out("machine", "headrace", check_python)
     yield from carried_out("machine", "packages", lambda: check_packages(config))
     yield from carried_out("machine", "kernels", check_kernels)
     yield from carried_out("machine", "metrics", lambda: check_port(config))
     yield from carried_out("data", config.offline.data, lambda: check_data(config.offline.data))
-    yield from _kafka(config, views, group)
+    yield from _kafka(config, views, flow, group)
     yield from _redis(config)
 
 
-def _kafka(config: Configuration, views: Sequence[ViewDefinition], group: str) -> Iterator[Finding]:
+def _kafka(config: Configuration, views: Sequence[ViewDefinition], flow: str, group: str) -> Iterator[Finding]:
     sources: dict[str, tuple[KafkaSource, list[ViewDefinition]]] = {}
     for view in views:
         if isinstance(view.source, KafkaSource):
@@ -46,7 +46,7 @@ def _kafka(config: Configuration, views: Sequence[ViewDefinition], group: str) -
     for source, its in sources.values():
 
         def check(source: KafkaSource = source, its: list[ViewDefinition] = its) -> Iterable[Finding]:
-            return check_source(source, its, config, f"{group}.{source.name}")
+            return check_source(source, its, config, flow, f"{group}.{source.name}")
 
         yield from carried_out("kafka", source.name, check)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
@@ -15,6 +16,7 @@ from headrace.features.views import ViewDefinition
 from headrace.flows.kafka.logs import logger_of
 from headrace.flows.kafka.settings import admin_config, consumer_config
 from headrace.flows.kafka.topics import Cluster
+from headrace.flows.worker.stages import Stages, stages_of
 from headrace.ops.checks.finding import Finding
 from headrace.ops.checks.keyedness import Sample, check_keys
 from headrace.ops.settings import Configuration
@@ -35,7 +37,7 @@ def check_cluster(cluster: Cluster, servers: str) -> Iterator[Finding]:
 
 
 def check_source(
-    source: KafkaSource, views: Sequence[ViewDefinition], config: Configuration, group: str
+    source: KafkaSource, views: Sequence[ViewDefinition], config: Configuration, flow: str, group: str
 ) -> Iterator[Finding]:
     """The topics of a source: there, divided among the workers, readable, and holding what the definition says."""
     cluster = Cluster.of(source, config.kafka, TIMEOUT_S)
@@ -43,7 +45,8 @@ def check_source(
     counts = cluster.partitions(source.topics)
     for topic, count in counts.items():
         yield _partitions(topic, count, config.flow.workers)
-    yield from _rights(source, config, group)
+    stages = stages_of(flow, source, views, sum(counts.values()))
+    yield from _rights(stages, config, group)
     messages = _newest(source, cluster, counts, config.kafka)
     if not messages:
         yield Finding("warn", AREA, source.name, "its topics are empty: nothing to judge messages and keys by")
@@ -51,7 +54,7 @@ def check_source(
     yield _clock(source.name, messages)
     sample = Sample.of(source, messages, config.kafka)
     yield _readable(source.name, sample)
-    yield from check_keys(source, views, sample, sum(counts.values()))
+    yield from check_keys(stages, sample, sum(counts.values()))
 
 
 def _partitions(topic: str, count: int, workers: int) -> Finding:
@@ -67,7 +70,8 @@ def _partitions(topic: str, count: int, workers: int) -> Finding:
     return Finding("ok", AREA, topic, says)
 
 
-def _rights(source: KafkaSource, config: Configuration, group: str) -> Iterator[Finding]:
+def _rights(stages: Stages, config: Configuration, group: str) -> Iterator[Finding]:
+    source = stages.source
     settings: dict[str, Any] = admin_config(source, config.kafka)
     settings["logger"] = logger_of(settings)
     admin = AdminClient(settings)
@@ -91,17 +95,27 @@ def _rights(source: KafkaSource, config: Configuration, group: str) -> Iterator[
     else:
         yield _right(group, allowed, AclOperation.READ, f"Allow Read on consumer group '{group}' and on its prefix.")
     if config.dead_letters.topic is not None:
-        yield from _dead_letters(admin, config.dead_letters.topic)
+        yield from _written(admin, config.dead_letters.topic, "dead letters cannot go there")
+    known = admin.list_topics(timeout=TIMEOUT_S).topics
+    for route in stages.routes:
+        if route.topic in known:
+            yield from _written(admin, route.topic, "events cannot be re-keyed")
+        else:
+            allowed = admin.describe_cluster(include_authorized_operations=True, request_timeout=TIMEOUT_S).result()
+            mend = f"Allow Create on the cluster or on topics that begin with headrace., or make {route.topic}."
+            found = _right(route.topic, allowed.authorized_operations, AclOperation.CREATE, mend)
+            # Topics of that name may be allowed though the cluster is not; nobody tells before it is made.
+            yield replace(found, level="warn") if found.level == "fail" else found
 
 
-def _dead_letters(admin: AdminClient, topic: str) -> Iterator[Finding]:
+def _written(admin: AdminClient, topic: str, otherwise: str) -> Iterator[Finding]:
     described = admin.describe_topics(
         TopicCollection([topic]), include_authorized_operations=True, request_timeout=TIMEOUT_S
     )[topic]
     try:
         allowed = described.result().authorized_operations
     except KafkaException as error:
-        yield Finding("fail", AREA, topic, f"dead letters cannot go there: {error.args[0].str()}", "Make the topic.")
+        yield Finding("fail", AREA, topic, f"{otherwise}: {error.args[0].str()}", "Make the topic.")
     else:
         yield _right(topic, allowed, AclOperation.WRITE, f"Allow Write on topic '{topic}' for the flow's user.")
 

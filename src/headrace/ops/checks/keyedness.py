@@ -15,9 +15,9 @@ from typing import Any
 from confluent_kafka import Message
 
 from headrace.features.kafka_source import KafkaSource
-from headrace.features.views import ViewDefinition
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.kafka.decoding import MessageDecoder
+from headrace.flows.worker.stages import Route, Stages
 from headrace.ops.checks.finding import Finding
 
 AREA = "kafka"
@@ -61,19 +61,16 @@ def _bytes(key: str | bytes | None) -> bytes | None:
     return key.encode() if isinstance(key, str) else key
 
 
-def check_keys(
-    source: KafkaSource, views: Sequence[ViewDefinition], sample: Sample, partitions: int
-) -> Iterator[Finding]:
-    """For each entity of the source's views, whether the topic is keyed by it and the source says so."""
-    if source.keyed_by is not None and partitions > 1:
+def check_keys(stages: Stages, sample: Sample, partitions: int) -> Iterator[Finding]:
+    """For the views of a source, whether its topics are keyed by their entities and the source says so."""
+    source = stages.source
+    if partitions == 1:
+        yield Finding("ok", AREA, source.name, "has one partition, so no view needs its messages to be keyed")
+        return
+    if stages.direct:
         yield _declared(source, sample)
-    seen: set[tuple[str, ...]] = set()
-    for view in views:
-        keys = tuple(view.entity.keys)
-        if keys in seen or (source.keyed_by is not None and set(source.keyed_by) <= set(keys)):
-            continue
-        seen.add(keys)
-        yield _undeclared(source, view, sample, partitions)
+    for route in stages.routes:
+        yield _undeclared(source, route, sample)
 
 
 def _declared(source: KafkaSource, sample: Sample) -> Finding:
@@ -95,20 +92,17 @@ def _declared(source: KafkaSource, sample: Sample) -> Finding:
     return Finding("ok", AREA, source.name, f"{says}; {equal}" if equal else says)
 
 
-def _undeclared(source: KafkaSource, view: ViewDefinition, sample: Sample, partitions: int) -> Finding:
-    keys = tuple(view.entity.keys)
-    shown = " and ".join(keys)
-    if partitions == 1:
-        return Finding("ok", AREA, source.name, f"has one partition, so view '{view.name}' needs no re-keying")
+def _undeclared(source: KafkaSource, route: Route, sample: Sample) -> Finding:
+    keys, shown = route.keys, " and ".join(route.keys)
+    views = " and ".join(f"'{view.name}'" for view in route.views)
     apart = _apart(keys, sample)
-    if apart is not None:
-        entity, where = apart
+    if apart is not None or len(source.topics) > 1:
+        seen = "" if apart is None else f" ({apart[0]} comes by partitions {', '.join(map(str, apart[1]))})"
         return Finding(
             "ok",
             AREA,
             source.name,
-            f"is not keyed by {shown} ({entity} comes by partitions {', '.join(map(str, where))}); view '{view.name}' "
-            "re-keys its events through a topic of the flow's own",
+            f"is not keyed by {shown}{seen}; the events of {views} are re-keyed through the topic {route.topic}",
         )
     equal = _equal(keys, sample)
     written = repr(keys[0]) if len(keys) == 1 else repr(list(keys))
@@ -117,7 +111,7 @@ def _undeclared(source: KafkaSource, view: ViewDefinition, sample: Sample, parti
         AREA,
         source.name,
         f"may be keyed by {shown}: no entity of the sample comes by two partitions{f', and {equal}' if equal else ''}; "
-        f"view '{view.name}' re-keys its events all the same",
+        f"the events of {views} are re-keyed all the same, through the topic {route.topic}",
         f"If the producer does key its messages so, say keyed_by={written} and spare the way through another topic.",
     )
 
