@@ -22,6 +22,8 @@ from headrace.flows.state import ASOF
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
+FEW = 25
+"""Records of fewer slots than one in so many are made while the flow waits."""
 
 
 class SettledReading:
@@ -109,9 +111,14 @@ class SettledReading:
         changed[slots:] = True
         return np.flatnonzero(changed)
 
-    def frozen(self) -> Callable[[], Records]:
-        """The records of all slots as they are now; made when called, in another thread perhaps."""
-        slots = np.arange(self.columns.slots)
+    def frozen(self, slots: Ints) -> Callable[[], Records]:
+        """The records of the slots named as they are now; made when called, in another thread perhaps.
+
+        Of few slots they are made at once; of many it takes less time to copy the whole state and look for them later.
+        """
+        if FEW * len(slots) < self.columns.slots:
+            records = self.gather(slots)
+            return lambda: records
         plan, names, columns = self._plan, self.names, self.columns.copy()
         small = Records(len(slots))
         self.objects.gather(names, slots, small)

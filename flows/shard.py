@@ -36,7 +36,6 @@ from headrace.flows.migration import migrate
 from headrace.flows.online import OnlineReading
 from headrace.flows.ordering import in_order
 from headrace.flows.plan import compile_view
-from headrace.flows.records import Records
 from headrace.flows.rows import Columns, table
 from headrace.flows.saving import Position, Restored, packer, restored
 from headrace.flows.settled import LAST_INSTANT, SettledReading
@@ -195,22 +194,14 @@ class ShardOperator:
                 chosen, waiting = changed, fresh
         first = 0 if chosen is None else saved.slots
         keys = self._keys.since(first)
-        if chosen is None:
-            frozen = self._settled.frozen()
-            size = self._settled.columns.nbytes()
-            each = size // max(1, slots)
-        else:
-            records = self._settled.gather(chosen)
-            each, size = saved.each, len(chosen) * saved.each
-
-            def frozen() -> Records:
-                return records
-
+        each = saved.each if chosen is not None else self._settled.columns.nbytes() // max(1, slots)
+        frozen = self._settled.frozen(np.arange(slots) if chosen is None else chosen)
+        size = each * (slots if chosen is None else len(chosen)) + _bytes(waiting)
         position = Position(self._clock, self._watermark, self._upto)
         pack = packer(self._plan, self._settled.names, frozen, chosen, first, keys, waiting, position)
         self._buffer.saved()
         self._saved = Saved(self._upto, slots, each)
-        return self._chain.add(size + _bytes(waiting), pack, delta=chosen is not None)
+        return self._chain.add(size, pack, delta=chosen is not None)
 
     def load(self, chain: Sequence[bytes], on_change: OnChange = "refuse") -> Change | None:
         """Go on from a full part and the deltas saved after it, oldest first; see `read` and `adopt`."""
