@@ -28,7 +28,7 @@ PARTITION_BITS = 10
 """A source of several topics numbers its partitions `topic index << 10 | partition`."""
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_SECRET = re.compile(r"password|secret|token|key_pem|basic_auth|oauthbearer_config")
+_SECRET = re.compile(r"password|passphrase|secret|auth_token|key_pem|basic_auth|oauthbearer_config")
 _NAMED = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
