@@ -13,6 +13,7 @@ Neither is needed: Protobuf's own rules of evolution let the given message read 
 """
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +99,11 @@ class ProtobufBody:
             )
         if found.enum_type is not None and field.dtype == "string":
             return field, _optional(found, _enum(name, found.enum_type)), how
-        return field, _optional(found, _plain(name)), how
+        return field, _optional(found, attrgetter(name)), how
 
 
 def _is_repeated(field: FieldDescriptor) -> bool:
     return bool(field.is_repeated)
-
-
-def _plain(name: str) -> Read:
-    return lambda row: getattr(row, name)
 
 
 def _optional(field: FieldDescriptor, read: Read) -> Read:

@@ -140,6 +140,8 @@ def test_option_names() -> None:
         ({"max_ahed": "5s"}, "unknown argument 'max_ahed'; did you mean 'max_ahead'?"),
         ({"key_by": "driver_id"}, "unknown argument 'key_by'; did you mean 'keyed_by'?"),
         ({"sasl_password": "hunter2"}, "sasl_password is a secret, which no definition holds"),
+        ({"sasl_oauthbearer_client_secret": "hunter2"}, "is a secret, which no definition holds"),
+        ({"schema_registry_bearer_auth_token": "hunter2"}, "is a secret, which no definition holds"),
         ({"ssl.key.password": "hunter2"}, "ssl.key.password is a secret, which no definition holds"),
         ({"schema_registry_basic_auth_user_info": "me:pw"}, "is a secret, which no definition holds"),
     ],
@@ -176,6 +178,7 @@ def test_settings_of_librdkafka_are_no_mistakes() -> None:
             "ssl_ca_location",
             "enable_ssl_certificate_verification",
         ),
+        *("sasl_oauthbearer_token_endpoint_url", "sasl_oauthbearer_client_id", "sasl_oauthbearer_method"),
         *("metadata_max_age_ms", "client_rack", "check_crcs", "isolation_level", "session_timeout_ms", "oauth_cb"),
         *("broker_address_family", "schema_registry_url", "schema_registry_timeout", "max_partition_fetch_bytes"),
     )
