@@ -13,9 +13,10 @@ from typing import Any
 from headrace.features.errors import DataError
 from headrace.features.sources import IterableSource, Source
 from headrace.features.views import ViewDefinition
+from headrace.flows.changes import OnChange
 from headrace.flows.decode import decode_rows, reading_of
 from headrace.flows.interrupts import Interrupts
-from headrace.flows.pipeline import OnChange, SourceFlow
+from headrace.flows.pipeline import SourceFlow
 from headrace.flows.read import Part, Progress, batches
 from headrace.flows.recording import Reading, Recorder
 from headrace.stores.checkpoints import Checkpoint

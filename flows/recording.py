@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from headrace.flows.changes import OnChange
 from headrace.flows.deadletter import DeadLetter
-from headrace.flows.pipeline import OnChange, Output, SourceFlow
+from headrace.flows.pipeline import Output, SourceFlow
 from headrace.flows.snapshot import pack, unpack
 from headrace.stores.checkpoints import Checkpoint, SnapshotPart, read_checkpoint
 from headrace.stores.deadletters import dead_letter_table

@@ -19,9 +19,10 @@ from typing import Any
 from headrace.features.errors import DefinitionError
 from headrace.features.sources import Source
 from headrace.features.views import ViewDefinition, definition
+from headrace.flows.changes import OnChange
 from headrace.flows.interrupts import Interrupts
 from headrace.flows.live import LiveFeed, run_live
-from headrace.flows.pipeline import OnChange, SourceFlow
+from headrace.flows.pipeline import SourceFlow
 from headrace.flows.read import BATCH_SIZE, Part, batches
 from headrace.flows.recording import Reading, Recorder, Summary
 from headrace.flows.warm import warm

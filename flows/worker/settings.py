@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from headrace.features.errors import DefinitionError
+from headrace.flows.changes import OnChange
 
 ClockName: TypeAlias = Literal["wall", "stream"]
-OnChange: TypeAlias = Literal["refuse", "start", "backfill"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 

@@ -17,10 +17,10 @@ from headrace.cli.show import print_json, show_figures
 from headrace.features.errors import HeadraceError
 from headrace.features.time import format_instant
 from headrace.features.views import ViewDefinition
+from headrace.flows.changes import OnChange
 from headrace.flows.read import BATCH_SIZE
 from headrace.flows.recording import LOG, ONLINE, Summary
 from headrace.flows.runner import Step, run
-from headrace.flows.pipeline import OnChange
 from headrace.flows.snapshot import SnapshotError
 from headrace.flows.warm import is_warm, warm
 from headrace.flows.worker.settings import FlowSettings
@@ -50,7 +50,8 @@ def replay_and_show(
             f"A replay writes into a folder, and its data are to go to {config.offline.data}. Name one with --data."
         )
     data, size = Path(config.offline.data), config.flow.batch_size or BATCH_SIZE
-    summary = replay(file, views, data, batch_size=size, live=live, fresh=fresh, quiet=quiet)
+    change = config.flow.on_change
+    summary = replay(file, views, data, batch_size=size, live=live, fresh=fresh, quiet=quiet, on_change=change)
     if as_json:
         print_json(as_data(summary, str(data)))
     else:
@@ -80,9 +81,7 @@ def replay(
     console = Console(stderr=True)
     with _shown(console, quiet) as progress:
         try:
-            return run(
-                views, data, live=live, batch_size=batch_size, on_change=on_change, progress=progress
-            )
+            return run(views, data, live=live, batch_size=batch_size, on_change=on_change, progress=progress)
         except (SnapshotError, SchemaMismatchError) as error:
             raise HeadraceError(
                 f"{error} On the command line: headrace run {file.path.name} --on-change start, or backfill. To replay "
