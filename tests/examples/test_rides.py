@@ -3,20 +3,27 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
-from tests.servers.kafka import Kafka
+from tests.servers.fixtures import RedisAddress
+from tests.servers.kafka import Kafka, KafkaServer
 
+from headrace.cli.loading import load
 from headrace.features.time import instant_us
+from headrace.serving.client import Client
+from headrace.stores.opening import open_online
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GENERATOR = EXAMPLES / "rides_generator.py"
@@ -133,5 +140,75 @@ def test_the_generator_makes_its_topic_and_ctrl_c_ends_it(kafka: Kafka) -> None:
     assert now - timedelta(minutes=1) < datetime.fromisoformat(first["at"]) <= now
 
 
-def environment(**variables: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")} | variables
+def _by_hand(messages: list[Any]) -> dict[str, tuple[int, float]]:
+    """By driver, pickups and what was earned, from the messages that are rides."""
+    found: dict[str, tuple[int, float]] = {}
+    for message in messages:
+        try:
+            ride = json.loads(message.value())
+            driver, status, surge = ride["driver_id"], ride["status"], float(ride["surge"])
+            instant_us(ride["at"], "at")
+        except (ValueError, KeyError):
+            continue
+        assert surge >= 1
+        pickups, earned = found.get(driver, (0, 0.0))
+        found[driver] = (pickups + (status == "pickup"), earned + ride.get("fare", 0.0))
+    return found
+
+
+def test_from_kafka_to_redis_the_features_are_a_count_by_hand(
+    new_kafka: Callable[..., KafkaServer], redis_server: RedisAddress, tmp_path: Path
+) -> None:
+    """The commands of the page, with the addresses of the test's servers in place of those in headrace.toml."""
+    kafka = Kafka(new_kafka().bootstrap)  # of its own, as the example's topic has a name that others may like too
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    variables |= {"HEADRACE_KAFKA_BOOTSTRAP": kafka.bootstrap, "HEADRACE_ONLINE_URL": redis_server.url}
+    page = (EXAMPLES / "rides" / "README.md").read_text()
+
+    def words(start: str) -> list[str]:
+        (found,) = re.findall(rf"^    ({start}.*)$", page, re.MULTILINE)
+        command = [str(EXAMPLES.parent / word) if word.endswith(".py") else word for word in found.split()]
+        return [sys.executable, *(["-m", "headrace"] if command[0] == "headrace" else []), *command[1:]]
+
+    def run(command: list[str]) -> str:
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=variables)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout + ran.stderr
+
+    made = [
+        *words("python examples/rides_generator.py"),
+        "--events",
+        "6000",
+        "--fast",
+        "--drivers",
+        "300",
+        "--rate",
+        "300",
+    ]
+    run([*made, "--bad", "0.003"])
+    flow = subprocess.Popen(words("headrace run"), cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True)
+    try:
+        run([*made, "--seed", "2"])  # the flow runs, or is about to
+        expected = _by_hand(kafka.consume("rides"))
+        assert len(expected) == 300
+        client = Client(open_online(redis_server.url, read_only=True))
+        view = load(EXAMPLES / "rides.py").view("driver_activity")
+        until = time.monotonic() + 90
+        while True:
+            got = {
+                driver: (vector["pickups_30m"] or 0, vector["earned_30m"] or 0.0)
+                for driver in expected
+                for vector in [client.get(view, driver_id=driver)]
+            }
+            if all(got[driver] == (count, pytest.approx(earned)) for driver, (count, earned) in expected.items()):
+                break
+            assert time.monotonic() < until, f"{got}\n{expected}"
+            assert flow.poll() is None, flow.communicate()[1]
+            time.sleep(0.2)
+        assert "last_zone" in run(words("headrace get"))
+    finally:
+        flow.send_signal(signal.SIGINT)
+        _, told = flow.communicate(timeout=60)
+    assert "Traceback" not in told
+    assert "driver-42" in run(words("headrace history"))
+    assert "malformed" in run([sys.executable, "-m", "headrace", "dead", "--json"])
