@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +18,13 @@ import pyarrow as pa
 import tenacity
 
 from headrace.features.views import ViewDefinition
+from headrace.flows.worker.newest import NewestRows
 from headrace.flows.worker.observing import Observer
 from headrace.stores.errors import UnreachableError
 from headrace.stores.online import ClockKind, Portion, PositionedStore, Reached
 
 GATHERED_ROWS = 500_000
 """Rows that may wait, after only the newest of each entity were kept; then the flow stops reading."""
-COALESCE_ROWS = 50_000
-"""Rows of a task that gather before older ones of the same entities are dropped."""
 
 State = Literal["open", "fenced", "lost", "closed"]
 
@@ -40,10 +39,8 @@ class _Lane:
 
     epoch: int
     written: int
+    rows: NewestRows
     state: State = "open"
-    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
-    rows: int = 0
-    kept: int = 0
     position: int = -1
     clock_us: int = 0
     stamps: list[npt.NDArray[np.float64]] = field(default_factory=list)
@@ -92,7 +89,7 @@ class OnlineWriter:
         """
         reached: Reached | None = self._patiently(lambda: self._store.take_over(self._prefix + part, epoch))
         with self._changed:
-            self._lanes[part] = _Lane(epoch, -1 if reached is None else reached.position)
+            self._lanes[part] = _Lane(epoch, -1 if reached is None else reached.position, NewestRows(self._views))
         return reached
 
     def migrate(self, view: ViewDefinition) -> None:
@@ -117,12 +114,7 @@ class OnlineWriter:
             lane = self._lanes[part]
             if lane.state != "open":
                 return
-            for name, table in rows.items():
-                lane.tables.setdefault(name, []).append(table)
-                lane.rows += table.num_rows
-            if lane.rows - lane.kept > COALESCE_ROWS:
-                lane.tables = {name: [newest_rows(self._views[name], tables)] for name, tables in lane.tables.items()}
-                lane.rows = lane.kept = sum(table.num_rows for tables in lane.tables.values() for table in tables)
+            lane.rows.add(rows)
             if stamps is not None and len(stamps):
                 lane.stamps.append(stamps)
             if rows or position > lane.position:
@@ -165,7 +157,7 @@ class OnlineWriter:
     def full(self) -> bool:
         """Whether so much has gathered that the flow should stop reading for now."""
         with self._changed:
-            return sum(lane.rows for lane in self._lanes.values()) > GATHERED_ROWS
+            return sum(len(lane.rows) for lane in self._lanes.values()) > GATHERED_ROWS
 
     def state(self, part: str) -> State:
         """Whether the store still takes this task's rows."""
@@ -239,9 +231,8 @@ class OnlineWriter:
         return any(self._due(lane) for lane in self._lanes.values())
 
     def _gathered(self, lane: _Lane) -> _Lane:
-        taken = _Lane(lane.epoch, lane.written, "open", lane.tables, lane.rows, 0, lane.position, lane.clock_us)
-        taken.stamps = lane.stamps
-        lane.tables, lane.rows, lane.kept, lane.stamps, lane.dirty = {}, 0, 0, [], False
+        taken = replace(lane)
+        lane.rows, lane.stamps, lane.dirty = NewestRows(self._views), [], False
         return taken
 
     def _write(self, work: Mapping[str, _Lane]) -> None:
@@ -253,7 +244,7 @@ class OnlineWriter:
                 epoch=lane.epoch,
                 position=lane.position,
                 clock_us=lane.clock_us,
-                rows=[(self._views[name], newest_rows(self._views[name], its)) for name, its in lane.tables.items()],
+                rows=[(self._views[name], table) for name, table in lane.rows.take().items()],
             )
             for part, lane in work.items()
         ]
@@ -277,7 +268,7 @@ class OnlineWriter:
                     lane.written = max(lane.written, portion.position)
                 else:
                     lane.state = outcome
-                    lane.tables, lane.rows, lane.kept, lane.stamps = {}, 0, 0, []
+                    lane.rows, lane.stamps = NewestRows(self._views), []
             self._changed.notify_all()
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
@@ -301,25 +292,3 @@ class OnlineWriter:
         if retrying.statistics.get("attempt_number", 1) > 1:
             self._observer.recovered("online store")
         return result
-
-
-def newest_rows(view: ViewDefinition, tables: list[pa.Table]) -> pa.Table:
-    """Of rows in the order in which they were made, the last of each entity."""
-    table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
-    if table.num_rows < 2:
-        return table
-    codes = np.zeros(table.num_rows, dtype=np.int64)
-    for key in view.entity.keys:
-        column = table.column(key).combine_chunks()
-        coded = column.dictionary_encode() if not pa.types.is_dictionary(column.type) else column
-        if isinstance(coded, pa.ChunkedArray):
-            coded = coded.combine_chunks()
-        codes = codes * len(coded.dictionary) + coded.indices.to_numpy(zero_copy_only=False)
-        if len(view.entity.keys) > 1:
-            codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
-    last = np.full(int(codes.max()) + 1, -1, dtype=np.int64)
-    last[codes] = np.arange(len(codes))  # of equal indices the last one stays
-    last = last[last >= 0]
-    if len(last) == len(codes):
-        return table
-    return table.take(pa.array(np.sort(last)))

@@ -28,8 +28,9 @@ from headrace.flows.pipeline import Output, SourceFlow
 from headrace.flows.snapshot import SnapshotError
 from headrace.flows.worker.exchange import Inbox, Sender, receive
 from headrace.flows.worker.log import Commit, LogThread, PartLog
+from headrace.flows.worker.newest import NewestRows
 from headrace.flows.worker.observing import Observer
-from headrace.flows.worker.online import COALESCE_ROWS, OnlineWriter, newest_rows
+from headrace.flows.worker.online import OnlineWriter
 from headrace.flows.worker.outbox import Outbox
 from headrace.stores.checkpoints import SnapshotPart
 from headrace.stores.online import Clock, ClockKind
@@ -92,8 +93,7 @@ class Task:
         self._views = {view.name: view for view in flow.views}
         self._floor_us = 0
         self._silent_until: int | None = None
-        self._held: dict[str, list[pa.Table]] = {}
-        self._held_rows = self._held_kept = 0
+        self._held = NewestRows(self._views)
         self.due_s = 0.0
         self.paused = False
 
@@ -141,19 +141,12 @@ class Task:
     def _show(self, rows: Mapping[str, pa.Table], stamps: Stamps | None) -> None:
         """Rows to the online store, or kept back while it is ahead of us."""
         if self._silent_until is not None and self.offset < self._silent_until:
-            for name, table in rows.items():
-                self._held.setdefault(name, []).append(table)
-                self._held_rows += table.num_rows
-            if self._held_rows - self._held_kept > COALESCE_ROWS:
-                self._held = {name: [newest_rows(self._views[name], its)] for name, its in self._held.items()}
-                self._held_rows = self._held_kept = sum(t.num_rows for its in self._held.values() for t in its)
+            self._held.add(rows)
             return
         if self._silent_until is not None:
             self._silent_until = None
-            held, self._held, self._held_rows = self._held, {}, 0
-            for name, table in rows.items():
-                held.setdefault(name, []).append(table)
-            rows = {name: newest_rows(self._views[name], its) for name, its in held.items()}
+            self._held.add(rows)
+            rows = self._held.take()
         self._online.submit(self.part, rows, self.offset, self._clock_us(), stamps)
 
     def _clock_us(self) -> int:

@@ -10,8 +10,9 @@ import pytest
 
 from headrace.features import Entity, Event, EventTime, FeatureView, IterableSource, Lifetime
 from headrace.features.views import definition
+from headrace.flows.worker.newest import newest_rows
 from headrace.flows.worker.observing import Silent
-from headrace.flows.worker.online import OnlineWriter, StoppedError, newest_rows
+from headrace.flows.worker.online import OnlineWriter, StoppedError
 from headrace.stores.errors import SchemaMismatchError, UnreachableError
 from headrace.stores.layout import arrow_schema, row_layout
 from headrace.stores.memory import MemoryStore
