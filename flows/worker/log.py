@@ -34,12 +34,13 @@ LOOK_S = 0.2
 class Commit:
     """A checkpoint of one task, to be committed.
 
-    position: the task's next offset; snapshots, settled_us, offsets, clock, tails: as in `OfflineLog.commit` and
-    `OfflineLog.tail`. sent: called first, from the thread: waits until what the task has sent on is acknowledged.
+    position: the task's next offset. mark: of the online rows that come before it, as `OnlineWriter.mark` gives it.
+    snapshots, settled_us, offsets, clock, tails: as in `OfflineLog.commit` and `OfflineLog.tail`. sent: called first, from the thread: waits until what the task has sent on is acknowledged.
     done: called with the position once the checkpoint counts.
     """
 
     position: int
+    mark: int
     snapshots: Mapping[str, SnapshotPart]
     settled_us: Mapping[str, int]
     offsets: Mapping[str, Mapping[int, int]]
@@ -220,7 +221,7 @@ class LogThread:
 
     def _commit(self, item: _Committing) -> None:
         part, commit = item.part, item.commit
-        while not self._online.written(part.name, commit.position, LOOK_S):
+        while not self._online.written(part.name, commit.position, LOOK_S, commit.mark):
             if self._give_up.is_set() or self._online.state(part.name) != "open":
                 raise StoreError(
                     f"The checkpoint of '{part.name}' at offset {commit.position} was given up: the online store has "

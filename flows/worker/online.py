@@ -43,6 +43,8 @@ class _Lane:
     state: State = "open"
     position: int = -1
     clock_us: int = 0
+    mark: int = 0
+    written_mark: int = 0
     stamps: list[npt.NDArray[np.float64]] = field(default_factory=list)
     dirty: bool = False
 
@@ -70,6 +72,7 @@ class OnlineWriter:
         self._lanes: dict[str, _Lane] = {}
         self._changed = threading.Condition()
         self._clock: int | None = None
+        self._marks = 0
         self._writing = False
         self._held = False
         self._closing = False
@@ -119,6 +122,8 @@ class OnlineWriter:
                 lane.stamps.append(stamps)
             if rows or position > lane.position:
                 lane.dirty = True
+                self._marks += 1
+                lane.mark = self._marks
             lane.position = max(lane.position, position)
             lane.clock_us = max(lane.clock_us, clock_us)
             self._changed.notify_all()
@@ -166,18 +171,29 @@ class OnlineWriter:
             lane = self._lanes.get(part)
             return "closed" if lane is None else lane.state
 
-    def written(self, part: str, position: int, timeout_s: float) -> bool:
-        """Wait until rows up to `position` are in the store; False if they are not after `timeout_s`."""
+    def mark(self, part: str) -> int:
+        """What `written` waits for, to have everything in the store that was submitted until now.
+
+        A position does not say it: as time passes values fall, and their rows are of the same position.
+        """
         with self._changed:
+            return self._lanes[part].mark
+
+    def written(self, part: str, position: int, timeout_s: float, mark: int = 0) -> bool:
+        """Wait until rows up to `position` and `mark` are in the store; False if they are not after `timeout_s`."""
+        with self._changed:
+
+            def there(lane: _Lane | None) -> bool:
+                return lane is not None and lane.written >= position and lane.written_mark >= mark
 
             def done() -> bool:
                 lane = self._lanes.get(part)
-                return self._failure is not None or lane is None or lane.state != "open" or lane.written >= position
+                return self._failure is not None or lane is None or lane.state != "open" or there(lane)
 
             self._changed.wait_for(done, timeout_s)
             self._raise_failure()
             lane = self._lanes.get(part)
-            return lane is not None and lane.state == "open" and lane.written >= position
+            return lane is not None and lane.state == "open" and there(lane)
 
     def close(self, part: str) -> None:
         """Write nothing more of this task; what has gathered is dropped."""
@@ -266,6 +282,7 @@ class OnlineWriter:
                     continue
                 if outcome == "written":
                     lane.written = max(lane.written, portion.position)
+                    lane.written_mark = max(lane.written_mark, work[portion.writer.removeprefix(self._prefix)].mark)
                 else:
                     lane.state = outcome
                     lane.rows, lane.stamps = NewestRows(self._views), []

@@ -7,32 +7,25 @@ how messages become events.
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from headrace.features.errors import DataError, HeadraceError
-from headrace.flows.kafka.errors import AccessError, explained
-from headrace.flows.kafka.logs import logger_of
-from headrace.flows.kafka.statistics import statistics_config
+from headrace.flows.worker.consuming import GroupConsumer, Place
 from headrace.flows.worker.opening import Workplace, settled_rows
 from headrace.flows.worker.task import Task
 from headrace.stores.errors import FencedError
 
 logger = logging.getLogger("headrace.worker")
 
-Place = tuple[str, int]
-"""Topic and partition."""
-
 STAMPS = 64
 """So many records of a batch, at most, have their freshness measured."""
 REOPEN_S = (0.5, 10.0)
 """How long after a failure a task is opened again: at first, and at most after failing again and again."""
-KEEP_BACK_S = 1.0
-"""After this long messages that could not be taken are tried again."""
 FENCED_S = 60.0
 """A task that another process has taken is given up by the group within this time, or something is wrong."""
 ASK_S = 0.3
@@ -59,27 +52,24 @@ class Reader:
         self.tasks: dict[Place, Task] = {}
         self._failed: dict[Place, tuple[float, int]] = {}
         self._fenced: dict[Place, float] = {}
-        self._troubled = False
         self._paused = False
-        self._back: list[Any] = []
-        self._back_s = 0.0
         self._shown = 0.0
         self._refilled = float("-inf")
         self._committed: dict[Place, int] = {}
-        self._eof: dict[Place, int] = {}
         self._ask_s = 0.0
         self.assigned_once = False
-        self._failure: BaseException | None = None
-        own = {"enable.partition.eof": ends is not None, "logger": logger_of(config), "error_cb": self._hear}
-        shown = ",".join(self._topics)
-        measured = statistics_config(lambda found: place.observer.client(shown, found))
-        self.consumer = Consumer({**measured, **config, **own})
-        self.consumer.subscribe(
-            self._topics,
-            on_assign=self._kept(self._assigned),
-            on_revoke=self._kept(self._revoked),
-            on_lost=self._kept(self._lost),
+        self.group = GroupConsumer(
+            config,
+            topics,
+            place.settings.batch_size,
+            place.observer,
+            with_ends=ends is not None,
+            assigned=self._assigned,
+            revoked=self._revoked,
+            lost=self._lost,
+            gap=self._gap,
         )
+        self.consumer = self.group.client
 
     # What the two kinds do in their own way
 
@@ -98,82 +88,13 @@ class Reader:
     # Turns
 
     def poll(self, timeout_s: float) -> list[Any]:
-        """Messages that have come, at most a batch; waits for the first of them.
-
-        Raises:
-            ClusterError: the consumer cannot go on.
-        """
-        first = self._call(lambda: self.consumer.poll(timeout_s))
-        if first is None:
-            return self._kept_back()
-        more = self._place.settings.batch_size - 1
-        messages = [first, *self._call(lambda: self.consumer.consume(more, 0))] if more else [first]
-        good = [message for message in messages if message.error() is None]
-        if len(good) < len(messages):
-            for message in messages:
-                if message.error() is not None:
-                    self._complain(message)
-        if good and self._troubled:
-            self._recovered()
-        return [*self._kept_back(), *good]
+        """As `GroupConsumer.poll`."""
+        return self.group.poll(timeout_s)
 
     def keep_back(self, messages: list[Any]) -> None:
         """Messages that cannot be taken now are given again after a while; nothing more is read until then."""
-        self._back, self._back_s = messages, time.monotonic() + KEEP_BACK_S
+        self.group.keep_back(messages)
         self._press()
-
-    def _kept_back(self) -> list[Any]:
-        if not self._back or time.monotonic() < self._back_s:
-            return []
-        messages, self._back = self._back, []
-        return messages
-
-    def _call(self, call: Callable[[], Any]) -> Any:
-        """A call of the consumer in which partitions may come and go; what fails then is raised from here.
-
-        An exception that leaves a callback is lost in the client.
-        """
-        try:
-            return call()
-        finally:
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
-
-    def _complain(self, message: Any) -> None:
-        error = message.error()
-        at = (message.topic(), message.partition())
-        if error.code() == KafkaError._PARTITION_EOF:
-            self._eof[at] = message.offset()  # which counts once the messages that came with it were taken
-            return
-        if error.code() == KafkaError._AUTO_OFFSET_RESET or error.code() == KafkaError.OFFSET_OUT_OF_RANGE:
-            self._gap(at)
-            return
-        told = explained(error, self._config, f"read topic '{at[0]}'")
-        if error.fatal() or isinstance(told, AccessError):
-            raise told
-        self._trouble(str(told))
-
-    def _hear(self, error: KafkaError) -> None:
-        """A client with one broker left goes on; what ends a partition comes as a message."""
-        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL):
-            self._trouble(str(explained(error, self._config, "read its topics")))
-
-    def _trouble(self, message: str) -> None:
-        self._troubled = True
-        self._place.observer.trouble("kafka", message)
-
-    def _recovered(self) -> None:
-        self._troubled = False
-        self._place.observer.recovered("kafka")
-
-    def _is_back(self) -> bool:
-        """Whether a broker answers again; nobody else says so where no messages come."""
-        try:
-            self.consumer.list_topics(self._topics[0], timeout=0.2)
-        except KafkaException:
-            return False
-        return True
 
     def _gap(self, at: Place) -> None:
         task = self.tasks.get(at)
@@ -198,16 +119,16 @@ class Reader:
         self.consumer.incremental_unassign([TopicPartition(*at)])
         self.consumer.incremental_assign([TopicPartition(at[0], at[1], low)])
 
-    def turn(self, clock_us: int | None, due_only: bool = False) -> None:
+    def turn(self, clock_us: int | None) -> None:
         """What is due besides messages: failures, backpressure, checkpoints, figures.
 
         clock_us: the wall's, or None where the stream is its own clock.
         """
         now = time.monotonic()
-        for at, offset in self._eof.items():
+        for at, offset in self.group.ends.items():
             if at in self.tasks:
                 self.tasks[at].offset = max(self.tasks[at].offset, offset)
-        self._eof.clear()
+        self.group.ends.clear()
         self._watch(now)
         self._press()
         self._checkpoint(now)
@@ -226,7 +147,7 @@ class Reader:
 
         A partition may be on its way from one worker to another, and then nobody has it: so what is committed counts.
         """
-        if self._ends is None or self._failed or self._back or not self.assigned_once:
+        if self._ends is None or self._failed or self.group.keeps_back or not self.assigned_once:
             return False
         if not all(self.finished(task) for task in self.tasks.values()):
             return False
@@ -316,7 +237,7 @@ class Reader:
 
     def _press(self) -> None:
         """Stop reading while the stores cannot follow, and go on when they have (backpressure)."""
-        full = bool(self._back) or self._place.online.full() or self._place.logs.full()
+        full = self.group.keeps_back or self._place.online.full() or self._place.logs.full()
         if full == self._paused:
             return
         self._paused = full
@@ -334,8 +255,8 @@ class Reader:
     def _show(self) -> None:
         """Figures, and the group's offsets for lag monitors, once a second."""
         observer = self._place.observer
-        if self._troubled and self._is_back():
-            self._recovered()
+        if self.group.troubled and self.group.is_back():
+            self.group.recovered()
         offsets = []
         for at, task in self.tasks.items():
             _, high = self.consumer.get_watermark_offsets(TopicPartition(*at), cached=True)
@@ -348,15 +269,6 @@ class Reader:
             self.consumer.commit(offsets=offsets, asynchronous=True)
 
     # Partitions come and go
-
-    def _kept(self, callback: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
-        def called(consumer: Any, partitions: list[Any]) -> None:
-            try:
-                callback(consumer, partitions)
-            except BaseException as error:  # raised again by `_call`
-                self._failure = error
-
-        return called
 
     def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
         self.assigned_once = True
@@ -428,7 +340,7 @@ class Reader:
     def close(self) -> None:
         """Hand all tasks over and leave the group."""
         self.leave(list(self.tasks))
-        self._call(self.consumer.close)
+        self.group.close()
 
 
 def sampled_stamps(messages: Sequence[Any]) -> npt.NDArray[np.float64]:

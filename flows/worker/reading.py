@@ -16,10 +16,11 @@ from headrace.flows.kafka.errors import ClusterError
 from headrace.flows.kafka.registry import UnreachableRegistryError
 from headrace.flows.kafka.topics import Cluster
 from headrace.flows.pipeline import SourceFlow
+from headrace.flows.worker.consuming import Place
 from headrace.flows.worker.history import history_of_partition, history_of_target
 from headrace.flows.worker.opening import Workplace, open_routed_task, open_source_task
 from headrace.flows.worker.outbox import Outbox
-from headrace.flows.worker.reader import Place, Reader, runs_of, sampled_stamps
+from headrace.flows.worker.reader import Reader, runs_of, sampled_stamps
 from headrace.flows.worker.stages import Route, Stages
 from headrace.flows.worker.task import RoutedTask, SourceTask, Task, judged_source
 
@@ -139,8 +140,8 @@ class SourceReader(Reader):
         if self._outbox is not None:
             self._outbox.poll()
 
-    def turn(self, clock_us: int | None, due_only: bool = False) -> None:
-        super().turn(clock_us, due_only)
+    def turn(self, clock_us: int | None) -> None:
+        super().turn(clock_us)
         now = time.monotonic()
         if self._outbox is not None and now - self._said >= SAY_S:
             self._said = now
@@ -236,7 +237,7 @@ class RoutedReader(Reader):
         try:
             self._cluster.delete_records({(topic, partition): offset})
         except ClusterError as error:  # the next checkpoint tries again
-            self._trouble(str(error))
+            self.group.trouble(str(error))
 
     def handle(self, messages: list[Any], clock_us: int | None, wall_us: int) -> None:
         parts: dict[int, list[Any]] = {}

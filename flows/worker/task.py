@@ -198,6 +198,7 @@ class Task:
             self.log,
             Commit(
                 position=self.offset,
+                mark=self._online.mark(self.part),
                 snapshots=snapshots,
                 settled_us=self.flow.settled_us() if begun else {},
                 offsets={self.offsets_name(): {self.partition: self.offset}},

@@ -10,7 +10,7 @@ import pytest
 from headrace.features import Entity, Event, EventTime, FeatureView, KafkaSource
 from headrace.flows.kafka.decoding import MessageDecoder
 from headrace.flows.kafka.registry import UnreachableRegistryError
-from headrace.flows.worker import reader
+from headrace.flows.worker import consuming
 from headrace.flows.worker.observing import Silent
 from headrace.flows.worker.running import run_worker
 from headrace.flows.worker.settings import FlowSettings
@@ -52,7 +52,7 @@ def test_messages_wait_for_the_registry(kafka: Kafka, tmp_path: Path, monkeypatc
         return decode(self, messages, partition)
 
     monkeypatch.setattr(MessageDecoder, "decode", sometimes)
-    monkeypatch.setattr(reader, "KEEP_BACK_S", 0.05)
+    monkeypatch.setattr(consuming, "KEEP_BACK_S", 0.05)
     told = Told()
     settings = FlowSettings(name=topic, data=str(tmp_path), clock="stream", until_end=True)
     summary = run_worker([Drivers], settings, observer=told)

@@ -1,0 +1,161 @@
+"""A consumer of a group as a reader uses it: messages or words about what is wrong, and nothing lost in callbacks."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from headrace.flows.kafka.errors import AccessError, explained
+from headrace.flows.kafka.logs import logger_of
+from headrace.flows.kafka.statistics import statistics_config
+from headrace.flows.worker.observing import Observer
+
+Place = tuple[str, int]
+"""Topic and partition."""
+Partitions = Callable[[Any, list[Any]], None]
+"""What is called with the client and partitions that come or go."""
+
+KEEP_BACK_S = 1.0
+"""After this long messages that could not be taken are tried again."""
+
+
+class GroupConsumer:
+    """One client in a consumer group.
+
+    Args:
+        config: of the client. topics: to subscribe to. batch: most messages at once. with_ends: tell where partitions
+            end. assigned, revoked, lost: called while polling when partitions come and go; what they raise is raised by
+            the call that was under way.
+        gap: called with the place of a partition whose next offset is not there any more.
+
+    Attributes:
+        client: the `confluent_kafka.Consumer`. ends: by place, ends that were come to since they were last taken.
+        troubled: whether Kafka was said to be in trouble and has not been heard since.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topics: Sequence[str],
+        batch: int,
+        observer: Observer,
+        *,
+        with_ends: bool,
+        assigned: Partitions,
+        revoked: Partitions,
+        lost: Partitions,
+        gap: Callable[[Place], None],
+    ) -> None:
+        self._config = dict(config)
+        self._topics = list(topics)
+        self._batch, self._observer, self._gap = batch, observer, gap
+        self.troubled = False
+        self.ends: dict[Place, int] = {}
+        self._back: list[Any] = []
+        self._back_s = 0.0
+        self._failure: BaseException | None = None
+        own = {"enable.partition.eof": with_ends, "logger": logger_of(config), "error_cb": self._hear}
+        shown = ",".join(self._topics)
+        measured = statistics_config(lambda found: observer.client(shown, found))
+        self.client = Consumer({**measured, **config, **own})
+        self.client.subscribe(
+            self._topics, on_assign=self._kept(assigned), on_revoke=self._kept(revoked), on_lost=self._kept(lost)
+        )
+
+    def poll(self, timeout_s: float) -> list[Any]:
+        """Messages that have come, at most a batch; waits for the first of them.
+
+        Raises:
+            ClusterError: the consumer cannot go on.
+        """
+        first = self._call(lambda: self.client.poll(timeout_s))
+        if first is None:
+            return self._kept_back()
+        more = self._batch - 1
+        messages = [first, *self._call(lambda: self.client.consume(more, 0))] if more else [first]
+        good = [message for message in messages if message.error() is None]
+        if len(good) < len(messages):
+            for message in messages:
+                if message.error() is not None:
+                    self._complain(message)
+        if good and self.troubled:
+            self.recovered()
+        return [*self._kept_back(), *good]
+
+    def keep_back(self, messages: list[Any]) -> None:
+        """Messages that cannot be taken now are given again after a while; nothing more is read until then."""
+        self._back, self._back_s = messages, time.monotonic() + KEEP_BACK_S
+
+    @property
+    def keeps_back(self) -> bool:
+        """Whether messages wait to be given again."""
+        return bool(self._back)
+
+    def _kept_back(self) -> list[Any]:
+        if not self._back or time.monotonic() < self._back_s:
+            return []
+        messages, self._back = self._back, []
+        return messages
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        """A call of the consumer in which partitions may come and go; what fails then is raised from here.
+
+        An exception that leaves a callback is lost in the client.
+        """
+        try:
+            return call()
+        finally:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+
+    def _complain(self, message: Any) -> None:
+        error = message.error()
+        at = (message.topic(), message.partition())
+        if error.code() == KafkaError._PARTITION_EOF:
+            self.ends[at] = message.offset()  # which counts once the messages that came with it were taken
+            return
+        if error.code() == KafkaError._AUTO_OFFSET_RESET or error.code() == KafkaError.OFFSET_OUT_OF_RANGE:
+            self._gap(at)
+            return
+        told = explained(error, self._config, f"read topic '{at[0]}'")
+        if error.fatal() or isinstance(told, AccessError):
+            raise told
+        self.trouble(str(told))
+
+    def _hear(self, error: KafkaError) -> None:
+        """A client with one broker left goes on; what ends a partition comes as a message."""
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL):
+            self.trouble(str(explained(error, self._config, "read its topics")))
+
+    def trouble(self, message: str) -> None:
+        """Say that something about Kafka fails and is being retried."""
+        self.troubled = True
+        self._observer.trouble("kafka", message)
+
+    def recovered(self) -> None:
+        """Kafka was heard again."""
+        self.troubled = False
+        self._observer.recovered("kafka")
+
+    def is_back(self) -> bool:
+        """Whether a broker answers again; nobody else says so where no messages come."""
+        try:
+            self.client.list_topics(self._topics[0], timeout=0.2)
+        except KafkaException:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._call(self.client.close)
+
+    def _kept(self, callback: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
+        def called(consumer: Any, partitions: list[Any]) -> None:
+            try:
+                callback(consumer, partitions)
+            except BaseException as error:  # raised again by `_call`
+                self._failure = error
+
+        return called
