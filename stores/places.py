@@ -9,12 +9,14 @@ Paths are under the log's root, with forward slashes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from headrace.features.errors import DataError
 from headrace.stores.errors import StoreError
 
 Root = str | PathLike[str]
@@ -102,8 +104,13 @@ def plain_root(root: Root) -> Path | str:
 
     >>> plain_root("file:///srv/log") == Path("/srv/log")
     True
+
+    Raises:
+        DataError: a URL that lost a slash, as `Path("s3://bucket/log")` makes it.
     """
     text = fspath(root)
+    if re.match(r"[A-Za-z][\w+.-]+:/(?!/)", text):
+        raise DataError(f"{text!r} is neither a path nor a URL. Write a URL as text, with two slashes, not as a Path.")
     if text.startswith("file://"):
         return Path(text.removeprefix("file://"))
     return text.rstrip("/") if is_url(text) else Path(root)

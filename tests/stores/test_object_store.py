@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 from tests.stores.logs import DAY, instants, visits
 
+from headrace.features.errors import DataError
 from headrace.stores import places
 from headrace.stores.checkpoints import SnapshotPart, read_checkpoint
 from headrace.stores.commits import parts
@@ -158,6 +160,19 @@ def test_secrets_of_a_url_are_not_shown() -> None:
 def test_what_is_missing_is_said() -> None:
     with pytest.raises(StoreError, match=r"Cannot reach nosuch://bucket/log: .*pip install 'headrace\[remote\]'"):
         places.open_place("nosuch://key:secret@bucket/log")
+
+
+def test_a_url_that_lost_a_slash_is_no_folder() -> None:
+    with pytest.raises(DataError, match=r"'s3:/bucket/log' is neither a path nor a URL\. Write a URL as text"):
+        OfflineLog(Path("s3://bucket/log"))
+
+
+def test_what_was_given_up_is_not_uploaded(root: str) -> None:
+    log = OfflineLog(root, "p")
+    log.claim()
+    log.append(Visits, visits(1))
+    log.close()
+    assert log.place.walk("_headrace/parts/p/staged") == []
 
 
 def test_a_file_url_is_a_folder(tmp_path: Any) -> None:

@@ -257,8 +257,8 @@ def test_the_parts_are_lists_whatever_dies(machine: Callable[[], PartsMachine]) 
     run_state_machine_as_test(machine, settings=pace)
 
 
-@pytest.mark.parametrize("kind", ["folder", "memory"])
-@pytest.mark.parametrize("commits", [0, 8, 9])  # the first, one that merges, one after it
+# The first commit, one that merges, one after it; test_commit.py does it in a folder for each call of the system.
+@pytest.mark.parametrize(("kind", "commits"), [("folder", 8), ("memory", 0), ("memory", 8), ("memory", 9)])
 def test_a_death_between_any_two_operations(tmp_path: Path, kind: str, commits: int) -> None:
     outcomes, step = set(), 0
     while True:
