@@ -35,7 +35,8 @@ class Commit:
     """A checkpoint of one task, to be committed.
 
     position: the task's next offset. mark: of the online rows that come before it, as `OnlineWriter.mark` gives it.
-    snapshots, settled_us, offsets, clock, tails: as in `OfflineLog.commit` and `OfflineLog.tail`. sent: called first, from the thread: waits until what the task has sent on is acknowledged.
+    snapshots, settled_us, offsets, clock, tails: as in `OfflineLog.commit` and `OfflineLog.tail`. sent: called first,
+    from the thread: waits until what the task has sent on is acknowledged.
     done: called with the position once the checkpoint counts.
     """
 

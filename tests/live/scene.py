@@ -92,12 +92,22 @@ class Scene:
         messages = self.end_load()
         until_settled(self.flow, self.kafka, messages)
         people = {f"e{n}" for n in self.rng.sample(range(PEOPLE), sample)}
-        check_online(self.flow, messages, lag_us=2 * SECOND, people=people)
+        self._check_online(messages, people)
         self.flow.stop()
         self.watch.check(most_mb=most_mb)
         check_dead(self.flow, messages)
         check_offline(self.flow, messages, tail=False, people=people)
         self._check_uninterrupted(folder)
+
+    def _check_online(self, messages: list[Message], people: set[str]) -> None:
+        """A busy machine may be late for once; a value that was forgotten stays wrong."""
+        for last in (False, False, True):
+            try:
+                return check_online(self.flow, messages, lag_us=2 * SECOND, people=people)
+            except AssertionError:
+                if last:
+                    raise
+                time.sleep(4)
 
     def _check_uninterrupted(self, folder: Path) -> None:
         """The log of everybody is that of another flow over the same topics that nobody disturbed."""

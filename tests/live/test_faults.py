@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -146,13 +146,9 @@ def test_full_disk(kafka: Kafka, redis_server: RedisAddress, tmp_path: Path) -> 
     ):
         live.go_on(2)
         for _ in range(2):
-            with open(disk / "filler", "wb") as filler:
-                try:
-                    while True:
-                        filler.write(bytes(1 << 16))
-                        filler.flush()
-                except OSError:
-                    pass
+            with open(disk / "filler", "wb", buffering=0) as filler, suppress(OSError):
+                while True:
+                    filler.write(bytes(1 << 16))
             live.go_on(4)
             (disk / "filler").unlink()
             live.go_on(3)

@@ -112,6 +112,24 @@ def test_rows_gather_while_a_write_is_under_way() -> None:
     assert store.trips == [1, 2]
 
 
+def test_rows_that_fell_with_time_are_waited_for_too() -> None:
+    """They have the position of the events before them, which the store has already."""
+    store = Watching()
+    online = writer(store)
+    online.open("rides-0000", 1)
+    online.submit("rides-0000", {"drivers": drivers(("a", 1, 9))}, 5, 1)
+    assert online.written("rides-0000", 5, 5.0, online.mark("rides-0000"))
+    store.away = True
+    online.submit("rides-0000", {"drivers": drivers(("a", 2, 0))}, 5, 2)
+    mark = online.mark("rides-0000")
+    assert online.written("rides-0000", 5, 0.0)
+    assert not online.written("rides-0000", 5, 0.3, mark)
+    store.away = False
+    assert online.written("rides-0000", 5, 5.0, mark)
+    assert counts(store) == {"a": 0}
+    online.end()
+
+
 def test_a_store_that_is_away_is_waited_for() -> None:
     store, told = Watching(), Told()
     online = writer(store, told)
