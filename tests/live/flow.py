@@ -55,6 +55,11 @@ class Worker:
         except (FileNotFoundError, ProcessLookupError, IndexError):
             return 0
 
+    def children(self) -> list[int]:
+        """Pids of the processes that it has started."""
+        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in found.split()]
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()

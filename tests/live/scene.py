@@ -142,9 +142,20 @@ def sources_on(kafka: Kafka) -> list[LiveSource]:
 
 @contextmanager
 def scene(
-    kafka: Kafka, folder: Path, online: str | None, *, seed: int = 1, workers: int = 2, rate: int = 300, **settings: Any
+    kafka: Kafka,
+    folder: Path,
+    online: str | None,
+    *,
+    seed: int = 1,
+    workers: int = 2,
+    supervised: int = 0,
+    rate: int = 300,
+    **settings: Any,
 ) -> Iterator[Scene]:
-    """A flow of `workers` under load of `rate` messages a second, once rows are seen in its online store."""
+    """A flow of `workers` under load of `rate` messages a second, once rows are seen in its online store.
+
+    supervised: each of them is a `headrace run --workers` of so many processes.
+    """
     sources = sources_on(kafka)
     with ExitStack() as stack:
         flow = stack.enter_context(LiveFlow(folder / "flow", kafka.bootstrap, sources, online=online, **settings))
@@ -153,7 +164,7 @@ def scene(
             stack.enter_context(Load(kafka.bootstrap, Traffic(s.topics, HABITS, seed + n, now), rate // len(sources)))
             for n, s in enumerate(sources)
         ]
-        flow.start(workers)
+        flow.start(workers, supervised=supervised)
         watch = stack.enter_context(Watch(flow))
         flow.until(lambda: watch.looks["online"] > 0 and watch.looks["log"] > 0, "rows online and in the log", 60)
         yield Scene(kafka, flow, loads, watch, random.Random(seed), [])

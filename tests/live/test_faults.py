@@ -84,6 +84,18 @@ def test_workers(kafka: Kafka, redis_server: RedisAddress, tmp_path: Path, fault
         live.check(tmp_path / "again")
 
 
+def test_workers_of_one_command(kafka: Kafka, redis_server: RedisAddress, tmp_path: Path) -> None:
+    """`headrace run --workers 4`: its processes die one by one and are started again; it ends well when asked."""
+    with scene(kafka, tmp_path, redis_server.url, seed=4, workers=1, supervised=4) as live:
+        (command,) = live.flow.running()
+        for _ in range(3):
+            live.go_on(2)
+            os.kill(live.rng.choice(command.children()), signal.SIGKILL)
+        live.go_on(3)
+        assert len(command.children()) >= 4
+        live.check(tmp_path / "again")
+
+
 def test_killed_at_fifty_moments(kafka: Kafka, redis_server: RedisAddress, tmp_path: Path) -> None:
     with scene(kafka, tmp_path, redis_server.url, seed=50, rate=240) as live:
         kill_one_by_one(live)
