@@ -54,7 +54,7 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup
+bench: setup servers
 	@set -e; for name in $(ONLY); do $(BIN)/python -m benchmarks.$$name; done
 
 # Each peer has pins of its own, which need not agree with ours. A benchmark leaves out what is not installed.
