@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from headrace.stores.care import Care
 from headrace.stores.checkpoints import SnapshotPart
 from headrace.stores.commits import (
     LEGACY,
@@ -30,7 +31,6 @@ from headrace.stores.commits import (
     delete_old_commits,
     fenced,
     newest_commits,
-    numbers,
     private_folder,
     read_archive,
     write_archive,
@@ -80,9 +80,10 @@ class LogWriter:
         self._layouts: dict[str, tuple[RowLayout, ...]] = {}
         self._tails: dict[str, list[pa.Table]] = {}
         self._dead: list[pa.Table] = []
-        self.broken = False
+        self.newest = Commit(part=self.part)  # until the claim
+        self._care = Care(place, self.part, lambda: self.newest.number or None)
         self._unlock: Callable[[], object] = lambda: None
-        with _Care(self):
+        with self._care:
             place.prepare([f"{self._private}/{name}" for name in _FOLDERS] + ["_headrace/commits"])
             if not steal:
                 self._lock()
@@ -100,12 +101,12 @@ class LogWriter:
 
     def append(self, layout: RowLayout, rows: pa.Table) -> None:
         """Stage settled rows; see `OfflineLog.append`."""
-        with _Care(self):
+        with self._care:
             self._staged_view(layout).append(rows)
 
     def tail(self, layout: RowLayout, rows: pa.Table) -> None:
         """Stage provisional rows; see `OfflineLog.tail`."""
-        with _Care(self):
+        with self._care:
             rows = conform(self._staged_view(layout).layout, rows)
             self._tails.setdefault(layout.view, []).append(rows)
 
@@ -116,7 +117,7 @@ class LogWriter:
 
     def migrate(self, layout: RowLayout) -> list[str]:
         """Stage a change of a view; see `OfflineLog.migrate_view`."""
-        with _Care(self):
+        with self._care:
             before = self._versions(layout)
             changes, changed = changed_layout(before, layout, f"The log at {self.place}")
             if changed is not None:
@@ -136,7 +137,7 @@ class LogWriter:
         clock: Clock | None,
     ) -> Commit:
         """Make everything staged count, at once; see `OfflineLog.commit`."""
-        with _Care(self):
+        with self._care:
             before, now_us = self.newest, _now_us()
             dropped: list[str] = []
             views = self._views(before, settled_us, now_us, dropped)
@@ -337,43 +338,6 @@ class LogWriter:
             self.place.write(path, each.data)
             found[name] = (*chain, SnapshotFile.of(path, each.data))
         return found
-
-
-class _Care:
-    """Marks the writer as broken when a step fails: some rows may be staged in part, so nothing may be committed after
-    it."""
-
-    def __init__(self, writer: LogWriter) -> None:
-        self._writer = writer
-
-    def __enter__(self) -> None:
-        if self._writer.broken:
-            raise StoreError(
-                f"The log at {self._writer.place} failed to write before and takes no more. Start the flow again: it "
-                "goes on from its checkpoint."
-            )
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            return
-        self._writer.broken = True
-        if isinstance(error, OSError) and not isinstance(error, StoreError):
-            if self._replaced():
-                raise fenced(self._writer.place, self._writer.part) from error
-            raise StoreError(
-                f"The log at {self._writer.place} cannot be written: {error}. Nothing of what was committed is lost; "
-                "make room or mend the folder, then start the flow again: it goes on from its checkpoint."
-            ) from error
-
-    def _replaced(self) -> bool:
-        """Whether the step failed because another writer had taken the part over and tidied up."""
-        newest: Commit | None = getattr(self._writer, "newest", None)
-        if newest is None:
-            return False
-        try:
-            return numbers(self._writer.place).get(self._writer.part, [0])[-1] > newest.number
-        except OSError:  # nothing can be read either; then the first error says why
-            return False
 
 
 def _snapshot_paths(commit: Commit) -> set[str]:
