@@ -20,9 +20,7 @@ def check_redis(url: str, timeout_s: float = 5.0) -> Iterator[Finding]:
     address = redis_address(url)
     client = connect(address, timeout_s, 2)
     try:
-        began = time.perf_counter()
-        client.ping()
-        took = time.perf_counter() - began
+        took = min(_ping(client) for _ in range(5))  # the first also connects
         info = _info(client)
         yield from _version(info, address.shown, took)
         yield from _memory(info)
@@ -31,6 +29,12 @@ def check_redis(url: str, timeout_s: float = 5.0) -> Iterator[Finding]:
         yield from _clock(client)
     finally:
         client.close()
+
+
+def _ping(client: Any) -> float:
+    began = time.perf_counter()
+    client.ping()
+    return time.perf_counter() - began
 
 
 def unreachable(url: str, error: Exception) -> Finding:
