@@ -325,3 +325,29 @@ def test_a_fresh_run_forgets_what_others_left(project: Project) -> None:
     assert json.loads(project.run("run", "rides.py", "--until-end", "--json"))["read"] == {"rides": 40}
     assert json.loads(project.run("run", "rides.py", "--until-end", "--fresh", "--json"))["read"] == {"rides": 40}
     assert project.pickups() == 40
+
+
+def test_passwords_of_the_environment_open_kafka_and_redis(
+    tmp_path: Path, kafka: Kafka, new_redis: Callable[..., RedisServer]
+) -> None:
+    password = "p@ss/w:rd #1%"
+    redis = new_redis(options=("--requirepass", password))
+    project = Project(tmp_path, kafka, RedisAddress(redis.url, redis.port))
+    (tmp_path / "headrace.toml").write_text(
+        f'[kafka]\nbootstrap.servers = "{kafka.sasl_bootstrap}"\nsecurity.protocol = "SASL_PLAINTEXT"\n'
+        'sasl.mechanism = "PLAIN"\nsasl.username = "flow"\nsasl.password = "${KAFKA_PASSWORD}"\n'
+        f'[online]\nurl = "redis://:${{REDIS_PASSWORD}}@127.0.0.1:{redis.port}/0"\n'
+    )
+    environment = {"KAFKA_PASSWORD": "flow-secret", "REDIS_PASSWORD": password}
+    try:
+        project.send(20)
+        process = project.start("run", "rides.py", "--until-end", "--workers", "2", **environment)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == DONE, err
+        assert re.search(r"taken +20", out)
+        for secret in (*environment.values(), "p%40ss"):
+            assert secret not in out + err
+        got = project.run("get", "driver_activity", "driver_id=d7", "--json", **environment)
+        assert json.loads(got)["features"]["pickups_30m"] == 1
+    finally:
+        project.end()
