@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,13 @@ class Worker:
 
     def children(self) -> list[int]:
         """Pids of the processes that it has started."""
-        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in found.split()]
+        found = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                # "pid (name) state parent ...", and the name may have blanks
+                parent = int(status.read_text().rpartition(")")[2].split()[1])
+                found += [int(status.parent.name)] if parent == self.process.pid else []
+        return found
 
     def kill(self) -> None:
         self.process.kill()

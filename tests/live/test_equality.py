@@ -107,8 +107,8 @@ def test_replayed_topics(kafka: Kafka, redis_server: RedisAddress, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_several_topics_and_sources(kafka: Kafka, redis_server: RedisAddress, tmp_path: Path) -> None:
-    """Two topics as one source, a third as another, one of a single partition: one flow of three workers."""
+def test_several_topics_and_sources(kafka: Kafka, tmp_path: Path) -> None:
+    """Two topics as one source, a third of one partition as another: a flow of three workers and an embedded store."""
     two = [Topic(kafka.new_topic(partitions=n, name="trips"), n, ("who",)) for n in (3, 2)]
     single = Topic(kafka.new_topic(partitions=1, name="single"), 1)
     streams = STREAMS["plain"], STREAMS["repeated"]
@@ -121,7 +121,7 @@ def test_several_topics_and_sources(kafka: Kafka, redis_server: RedisAddress, tm
         traffic = traffic_of(source, number, skew=SECOND)
         messages += traffic.take(300) + traffic.end(30 * SECOND)
     send(kafka.bootstrap, messages)
-    options = {"clock": "stream", "until_end": True, "online": redis_server.url}
+    options = {"clock": "stream", "until_end": True}
     with LiveFlow(tmp_path / "flow", kafka.bootstrap, sources, **options) as flow:
         flow.start(3)
         flow.ended()
