@@ -46,7 +46,7 @@ def test_what_waits_and_what_was_said_last_survive_a_restart() -> None:
     assert feature.value(0, 6, 6) == {"oslo": 1}
     assert feature.changed(0, {"oslo": 1})
     again = ObjectFeature(agg, over, None, False)
-    again.load(feature.save())
+    again.load(*feature.save([0]))
     assert not again.changed(0, {"oslo": 1})
     assert again.value(0, 7, 7) == {"oslo": 1, "rome": 1}
     assert again.changed(0, {"rome": 1, "oslo": 1}), "the order of a map means something"
