@@ -5,6 +5,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -36,13 +37,14 @@ def get(server: OpsServer, path: str, method: str = "GET", **headers: str) -> tu
 
 
 def raw(server: OpsServer, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    """What comes back; a server that hangs up while we are still talking resets the connection."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection, suppress(ConnectionError):
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
-        answer = b""
         while part := connection.recv(65536):
             answer += part
-        return answer
+    return answer
 
 
 def test_metrics_are_in_prometheus_format(server: OpsServer) -> None:
@@ -76,7 +78,7 @@ def test_other_paths_and_methods_are_refused(server: OpsServer) -> None:
 
 def test_a_long_request_is_not_read_to_its_end(server: OpsServer) -> None:
     assert b"200" not in raw(server, b"GET /" + b"x" * 9_000).split(b"\r\n")[0]
-    assert raw(server, b"GET /healthz HTTP/1.1\r\n" + b"A: b\r\n" * 5_000 + b"\r\n").startswith((b"HTTP", b""))
+    raw(server, b"GET /healthz HTTP/1.1\r\n" + b"A: b\r\n" * 5_000 + b"\r\n")  # answered or hung up, at once
     assert get(server, "/healthz")[0] == 200
 
 
