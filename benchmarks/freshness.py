@@ -30,6 +30,7 @@ from redis import Redis
 
 from benchmarks.live_worker import last_half_hour
 from benchmarks.messages import make_topic
+from benchmarks.produce import PROBES
 from benchmarks.servers import Servers, servers
 from benchmarks.workload import report
 from headrace.serving import Client
@@ -83,8 +84,11 @@ def watch(at: Servers, read: Read, producer: "subprocess.Popen[str]") -> Seen:
     """What a reader sees of the probes until the producer has ended."""
     seen: Seen = []
     with Redis.from_url(at.redis_url) as client, client.pubsub() as told:
-        time.sleep(WARM_S / 2)
-        keys = {b"__keyspace@0__:" + key: (key, driver) for key, driver in probe_keys(client).items()}
+        found: dict[bytes, str] = {}
+        while len(found) < len(PROBES) and producer.poll() is None:
+            time.sleep(0.1)
+            found = probe_keys(client)
+        keys = {b"__keyspace@0__:" + key: (key, driver) for key, driver in found.items()}
         told.subscribe(*keys)
         while producer.poll() is None:
             message = told.get_message(ignore_subscribe_messages=True, timeout=0.2)
