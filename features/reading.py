@@ -6,7 +6,7 @@ columns (`read_columns`); both give the same (contract C11).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -28,6 +28,7 @@ class Status(StrEnum):
 
     PRESENT: computed from events. NULL: computed, and there is none. NOT_FOUND: the entity has never been seen.
     OUTSIDE_MAX_AGE: its newest event is older than the view's ttl. DEFAULT: the value is the feature's default.
+    FAILED: the store could not be asked, and the caller wanted a partial answer; the value is null.
     With NOT_FOUND and OUTSIDE_MAX_AGE the value is that of an empty window: the default, 0 or null.
     """
 
@@ -36,10 +37,12 @@ class Status(StrEnum):
     NOT_FOUND = "NOT_FOUND"
     OUTSIDE_MAX_AGE = "OUTSIDE_MAX_AGE"
     DEFAULT = "DEFAULT"
+    FAILED = "FAILED"
 
 
 STATUSES = tuple(Status)
-"""Statuses by the code that `read_columns` gives: 0 PRESENT, 1 NULL, 2 NOT_FOUND, 3 OUTSIDE_MAX_AGE, 4 DEFAULT."""
+"""Statuses by the code that `read_columns` gives: 0 PRESENT, 1 NULL, 2 NOT_FOUND, 3 OUTSIDE_MAX_AGE, 4 DEFAULT.
+5 FAILED occurs in lookups only."""
 
 Values = dict[str, Any]
 Statuses = dict[str, Status]
@@ -81,6 +84,102 @@ def read_at(
         elif name in plan.defaults and value == plan.defaults[name]:
             statuses[name] = Status.DEFAULT
     return out, statuses
+
+
+Row = tuple[tuple[Any, ...], int, int]
+"""Values, event_timestamp and newest_event of a stored row, microseconds."""
+
+
+class RowReader:
+    """Reads some public features of many rows of a view; `read_at` for lookups, made once per choice of features.
+
+    Attributes:
+        stored: features that the rows must hold, in the order of their values.
+        names: the features that are read. defaults: by place in `names`, the default a value can have.
+    """
+
+    def __init__(self, view: ViewDefinition, names: tuple[str, ...]) -> None:
+        plan = _plan(view)
+        wanted = set(names)
+        for each in reversed(view.rederived):
+            if each.name in wanted:
+                wanted.update(_inputs(each))
+        self.view, self.names = view, names
+        self.stored = (*names, *(name for name in view.stored_names if name in wanted and name not in names))
+        self.empty: tuple[Any, ...] = tuple(plan.empty[name] for name in names)
+        self.defaults = {at: plan.defaults[name] for at, name in enumerate(names) if name in plan.defaults}
+        self._plan = plan
+        self._decaying = [
+            (at, view.decaying[name], plan.defaults.get(name, MISSING))
+            for at, name in enumerate(self.stored)
+            if name in view.decaying
+        ]
+        self._rederived = tuple(each for each in view.rederived if each.name in wanted)
+        self._inputs = [(at, name) for at, name in enumerate(self.stored) if name in plan.inputs]
+
+    def read(self, found: Sequence[Row | None], t_us: int) -> tuple[list[tuple[Any, ...]], list[Status | None] | None]:
+        """The features of n entities at t.
+
+        Args:
+            found: rows with the values of `stored`, None where there is none.
+
+        Returns:
+            values in the order of `names`; and why they are those of an empty window, None for a value that was stored.
+            None for the whole: all were.
+        """
+        ttl, empty = self.view.ttl_us, self.empty
+        oldest = None if ttl is None else t_us - ttl
+        if None in found or oldest is not None:
+            why = [
+                Status.NOT_FOUND
+                if row is None
+                else (Status.OUTSIDE_MAX_AGE if oldest is not None and row[2] <= oldest else None)
+                for row in found
+            ]
+        else:
+            why = None
+        if self._decaying:
+            found = self._carried(found, t_us)
+        n = len(self.names)
+        if len(self.stored) == n:
+            rows = [empty if row is None else row[0] for row in found]
+        else:
+            rows = [empty if row is None else row[0][:n] for row in found]
+        if why is None or why.count(None) == len(why):
+            return rows, None
+        return [row if each is None else empty for row, each in zip(rows, why, strict=True)], why
+
+    def _carried(self, found: Sequence[Row | None], t_us: int) -> list[Row | None]:
+        """The rows carried on to t, with what is derived from decaying sums computed anew."""
+        out, moved = list(found), []
+        for at, row in enumerate(found):
+            if row is None or row[1] >= t_us:
+                continue
+            values, elapsed = list(row[0]), t_us - row[1]
+            for place, half_life, default in self._decaying:
+                # A default stands for "no inputs": it is no sum and does not decay.
+                if values[place] is not None and values[place] != default:
+                    values[place] *= decay(elapsed, half_life)
+            moved.append((at, values))
+        if self._rederived and moved:
+            dtypes, places = self.view.dtypes, {name: place for place, name in enumerate(self.stored)}
+            columns = {name: column_of([values[at] for _, values in moved], dtypes[name]) for at, name in self._inputs}
+            made = derivation.derive(self._rederived, columns, dtypes, len(moved))
+            for name, (new, valid) in made.items():
+                if name in places:
+                    for (_, values), value, ok in zip(moved, new.tolist(), valid.tolist(), strict=True):
+                        values[places[name]] = value if ok else None
+        for at, values in moved:
+            before = found[at]
+            assert before is not None
+            out[at] = tuple(values), before[1], before[2]
+        return out
+
+
+@lru_cache(maxsize=4096)
+def row_reader(view: ViewDefinition, names: tuple[str, ...]) -> RowReader:
+    """The reader of some features of a view."""
+    return RowReader(view, names)
 
 
 def read_columns(
@@ -159,7 +258,7 @@ def _plan(view: ViewDefinition) -> _Plan:
     for each in view.aggregates:
         assert isinstance(each.feature, AggregateFeature)
         empty[each.name] = each.feature.empty
-    columns = {name: _column([value], view.dtypes[name]) for name, value in empty.items()}
+    columns = {name: column_of([value], view.dtypes[name]) for name, value in empty.items()}
     for name, (values, valid) in derive(view, columns, 1).items():
         empty[name] = values[:1].tolist()[0] if valid[0] else None
     names = view.feature_names()
@@ -189,7 +288,7 @@ def _moved(view: ViewDefinition, plan: _Plan, values: Mapping[str, Any], elapsed
             out[name] = value * decay(elapsed_us, half_life)
     if view.rederived:
         try:
-            columns = {name: _column([out[name]], view.dtypes[name]) for name in plan.inputs}
+            columns = {name: column_of([out[name]], view.dtypes[name]) for name in plan.inputs}
         except KeyError as error:
             raise _lacking(view, error.args[0]) from None
         for name, (made, valid) in derivation.derive(view.rederived, columns, view.dtypes, 1).items():
@@ -218,7 +317,7 @@ def _move_columns(view: ViewDefinition, plan: _Plan, known: dict[str, Pair], ela
             known[name] = made, ok
 
 
-def _column(values: list[Any], dtype: str) -> Pair:
+def column_of(values: list[Any], dtype: str) -> Pair:
     """A column of Python values, None where missing."""
     import numpy as np
 

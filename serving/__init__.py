@@ -1,6 +1,8 @@
 """Rows to model: the lookup client. Importing it loads neither pandas, pyarrow, DuckDB nor numba."""
 
-from headrace.serving.client import Client, OutOfReachError
+from headrace.serving.asking import OutOfReachError
+from headrace.serving.client import Client
+from headrace.serving.table import FeatureTable
 from headrace.serving.vectors import FeatureVector, FeatureVectors
 
-__all__ = ["Client", "FeatureVector", "FeatureVectors", "OutOfReachError"]
+__all__ = ["Client", "FeatureTable", "FeatureVector", "FeatureVectors", "OutOfReachError"]

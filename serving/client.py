@@ -4,26 +4,25 @@ client = Client(EmbeddedStore("features/online", read_only=True), [DriverActivit
 vector = client.get(DriverActivity, driver_id="7")
 vector["pickups_30m"], vector.status["pickups_30m"], vector.newest_event
 client.get_many(DriverActivity, [{"driver_id": "7"}, {"driver_id": "8"}]).to_numpy()
+client.features(pricing, {"driver_id": ["7", "8"]}, request={"amount": [3.5, 12.0]}).to_numpy()
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from headrace.features.errors import DataError, DefinitionError, did_you_mean
+from headrace.features.errors import DataError
 from headrace.features.reading import read_at
-from headrace.features.time import as_datetime, format_instant, instant_us
+from headrace.features.time import as_datetime, instant_us
 from headrace.features.views import ViewDefinition, definition
+from headrace.serving.asking import Entities, OutOfReachError, instant_of, out_of_reach
+from headrace.serving.catalog import Catalog, Known
+from headrace.serving.table import FeatureTable
 from headrace.serving.vectors import FeatureVector, FeatureVectors, moments
 from headrace.stores.online import OnlineStore, StoredRow, View
-
-
-class OutOfReachError(DataError):
-    """The online store cannot tell about that instant: it keeps the newest row of an entity and no other."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,47 @@ class Client:
 
     Args:
         store: an online store, such as `EmbeddedStore(path, read_only=True)`.
-        views: the views that may be asked by name; a view given as class or definition needs no mention here.
+        known: views and feature services that may be asked by name; one that is given as it is needs no mention here.
 
     Max age, decay and derived features are applied as of the instant asked, the same as in a training set (contract
     C11).
     """
 
-    def __init__(self, store: OnlineStore, views: View | Iterable[View] = ()) -> None:
+    def __init__(self, store: OnlineStore, known: Known | Iterable[Known] = ()) -> None:
         self.store = store
+        self.catalog = Catalog(known)
         self._known: dict[Any, _Known] = {}
-        several = views if isinstance(views, Iterable) and not hasattr(views, "__view__") else [views]
-        self._named = {each.name: each for each in map(definition, several)}
+
+    def features(
+        self,
+        asked: Any,
+        entities: Entities,
+        /,
+        *,
+        request: Mapping[str, Sequence[Any]] | None = None,
+        at: datetime | str | None = None,
+        full_names: bool = False,
+    ) -> FeatureTable:
+        """Features of several views for several entities, in one round trip.
+
+        Args:
+            asked: a feature service or its name; or a list of views, of their names, of `View["feature"]` and of
+                `"view:feature"`.
+            entities: key column -> n values, or n mappings of key column -> value; the key columns of all views.
+            request: n values for each `Request` of the service.
+            at: the instant asked, as in `get`.
+            full_names: of a list: name every feature `view__feature`, not only where two views have one of that name.
+
+        Raises:
+            DataError: a key or a request column is missing, unknown or of another type.
+            DefinitionError: there is no such service, view or feature.
+            OutOfReachError: as `get`.
+            SchemaMismatchError: as `get`.
+        """
+        question = self.catalog.plan(asked, full_names).question(entities, request)
+        exactly = None if at is None else instant_us(at, "at")
+        looked = self.store.look_up(question.asks)
+        return question.answer(looked.rows, instant_of(looked.clock, exactly), exactly is not None)
 
     def get(
         self,
@@ -89,7 +118,7 @@ class Client:
     ) -> list[FeatureVector]:
         known = self._view(view)
         # The clock is read before the rows: rows may then be newer than it, which is right, but never older.
-        t = self._now() if at is None else self._reachable(instant_us(at, "at"))
+        t = instant_of(self.store.clock(), None if at is None else instant_us(at, "at"))
         rows = self.store.read(known.view, keys)
         moment = as_datetime(t)
         return [
@@ -105,33 +134,12 @@ class Client:
             return FeatureVector(known.view, key, moment, _with(values, known.moments), status, None, None)
         as_of, newest = row.event_timestamp_us, row.newest_event_us
         if exactly and as_of > t:
-            raise OutOfReachError(
-                f"View '{known.view.name}': {dict(key)} was asked as of {format_instant(t)}, but its row in the online "
-                "store is "
-                f"as of {format_instant(as_of)} and nothing older is kept there. Ask the log: "
-                "headrace.materialize.training_set."
-            )
+            raise out_of_reach(known.view.name, key, as_of, t)
         values, status = read_at(known.view, row.values, as_of, newest, t)
         if as_of > t:  # a fresh event shows at once, also ahead of the flow's clock (contract C17)
             moment = as_datetime(as_of)
         shown = _with(values, known.moments)
         return FeatureVector(known.view, key, moment, shown, status, as_datetime(as_of), as_datetime(newest))
-
-    def _now(self) -> int:
-        clock = self.store.clock()
-        return time.time_ns() // 1000 if clock is None or clock.kind == "wall" else clock.us
-
-    def _reachable(self, t: int) -> int:
-        clock = self.store.clock()
-        if clock is not None and clock.kind == "stream" and t > clock.us:
-            raise OutOfReachError(
-                f"The online store was asked as of {format_instant(t)}, but the replay that wrote it stands at "
-                f"{format_instant(clock.us)}: what expires after that is not known there. Ask the log: "
-                "headrace.materialize.training_set."
-            )
-        if clock is not None and clock.kind == "wall" and t > time.time_ns() // 1000:
-            raise OutOfReachError(f"The online store was asked as of {format_instant(t)}, which is in the future.")
-        return t
 
     def _view(self, view: View | str) -> _Known:
         known = self._known.get(view)
@@ -141,14 +149,7 @@ class Client:
 
     def _resolve(self, view: View | str) -> _Known:
         if isinstance(view, str):
-            if view not in self._named:
-                names = tuple(self._named)
-                raise DefinitionError(
-                    f"No view is named '{view}'{did_you_mean(view, names)} This client knows: "
-                    f"{', '.join(names) or 'none'}. "
-                    "Give the views to Client(store, [...]) or ask by the class."
-                )
-            view = self._named[view]
+            view = self.catalog.view(view)
         found = definition(view)
         return _Known(found, moments(found))
 

@@ -152,19 +152,20 @@ def _matrix(
 
 def moments(view: ViewDefinition) -> dict[str, Any]:
     """For each feature that holds instants, the function that turns its microseconds into datetimes."""
-    found = {name: _moment(view.dtypes[name]) for name in view.feature_names() if TIMESTAMP in view.dtypes[name]}
+    found = {name: moment_of(view.dtypes[name]) for name in view.feature_names() if TIMESTAMP in view.dtypes[name]}
     return {name: convert for name, convert in found.items() if convert is not None}
 
 
-def _moment(dtype: str) -> Any:
+def moment_of(dtype: str) -> Any:
+    """The function that turns a value's microseconds into datetimes; None for a type without instants."""
     if dtype == TIMESTAMP:
         return as_datetime
     element = split_list(dtype)
     if element is not None:
-        inner = _moment(element)
+        inner = moment_of(element)
         return inner and (lambda values: [None if value is None else inner(value) for value in values])
     pair = split_map(dtype)
     if pair is not None:
-        inner = _moment(pair[1])
+        inner = moment_of(pair[1])
         return inner and (lambda values: {k: None if v is None else inner(v) for k, v in values.items()})
     return None

@@ -25,8 +25,9 @@ import msgspec
 
 from headrace.stores.environment import FIRST_MAP_BYTES, Environment, open_environment, release
 from headrace.stores.errors import StoreError
-from headrace.stores.keys import decode_key
+from headrace.stores.keys import decode_key, encode_key
 from headrace.stores.layout import RowLayout, check_same, row_layout, same
+from headrace.stores.lookups import Ask, FoundRow, Looked
 from headrace.stores.online import (
     REMEDY,
     Clock,
@@ -185,6 +186,24 @@ class EmbeddedStore:
             return found
 
         return self._environment().run(get)
+
+    def look_up(self, asks: Sequence[Ask]) -> Looked:
+        def get(txn: Any) -> Looked:
+            return Looked(_clock(txn), [self._looked_up(txn, ask) for ask in asks])
+
+        return self._environment().run(get)
+
+    def _looked_up(self, txn: Any, ask: Ask) -> list[FoundRow | None]:
+        kept = self._stored(txn, ask.layout)
+        if kept is None:
+            return [None] * len(ask.keys)
+        read = row_codec(ask.layout, kept.layout).reader(ask.features)
+        number, get, found = _number.pack(kept.number), txn.get, list[FoundRow | None]()
+        for key in ask.keys:
+            place, head = _place(number, encode_key(key))
+            value = get(place)
+            found.append(None if value is None else read(value[len(head) :] if head else value))
+        return found
 
     def scan(self, view: View) -> Iterator[tuple[dict[str, Any], StoredRow]]:
         layout = row_layout(view)

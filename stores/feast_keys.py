@@ -48,6 +48,13 @@ class FeastKeys:
         parts = [_part(dtype, _plain(dtype, values[at])) for at, dtype in zip(self._order, self._dtypes, strict=True)]
         return self.prefix + b"".join(parts) + self.suffix
 
+    def encode_many(self, keys: Sequence[tuple[Any, ...]]) -> list[bytes]:
+        """The keys of n entities, each given as plain values in the entity's order."""
+        if self._dtypes != [STRING]:
+            return [self.encode(values) for values in keys]
+        prefix, pack, suffix = self.prefix, _head.pack, self.suffix
+        return [prefix + pack(2, len(data)) + data + suffix for data in [text.encode() for (text,) in keys]]
+
     def encode_columns(self, columns: Sequence[pa.ChunkedArray]) -> list[bytes]:
         """The keys of n rows, from Arrow columns in the entity's order."""
         parts = [_parts(dtype, columns[at]) for at, dtype in zip(self._order, self._dtypes, strict=True)]

@@ -81,10 +81,11 @@ class FeastRows:
         self.layout = layout
         self.keys = FeastKeys(layout.keys, project)
         self.time_field = b"_ts:" + layout.view.encode()
-        self._inexact = [(name, dtype) for name, dtype in layout.features if _may_lose(dtype)]
+        self.inexact = [(name, dtype) for name, dtype in layout.features if _may_lose(dtype)]
         names = [NEWEST_EVENT, *layout.feature_names]
         hashed = [field_of(layout.view, name) for name in names]
-        exact = [b"_exact:" + layout.view.encode()] if self._inexact else []
+        self.exact_field = b"_exact:" + layout.view.encode()
+        exact = [self.exact_field] if self.inexact else []
         self.fields: tuple[bytes, ...] = (self.time_field, *hashed, *exact)
         self._schema: pa.Schema | None = None
         self._check(names, hashed)
@@ -124,7 +125,7 @@ class FeastRows:
                 _note_losses(exact, name, dtype, plain)
             else:
                 values.append(encode_values(column, dtype))
-        if self._inexact:
+        if self.inexact:
             times = as_of.tolist()
             values.append([b"" if said is None else _pack([at, said]) for at, said in zip(times, exact, strict=True)])
         return EncodedRows(keys, values, newest)
@@ -152,10 +153,10 @@ class FeastRows:
             name: None if data is None else decode_value(data, dtype)
             for (name, dtype), data in zip(self.layout.features, found[2:], strict=False)
         }
-        if self._inexact and found[-1]:
+        if self.inexact and found[-1]:
             at, said = _unpack(found[-1])
             if at == as_of:
-                for name, dtype in self._inexact:
+                for name, dtype in self.inexact:
                     if name in said:
                         values[name] = plain_value(said[name], dtype)
         return StoredRow(values, as_of, as_of if newest is None else newest)
@@ -164,6 +165,10 @@ class FeastRows:
         """An entity's key. Raises DataError when it is not of the key columns' types."""
         return self.keys.encode(key_values(self.layout.view, self.layout.keys, key))
 
+    def plain_keys(self, keys: Sequence[tuple[Any, ...]]) -> list[bytes]:
+        """The keys of entities given as plain values."""
+        return self.keys.encode_many(keys)
+
     def pattern(self) -> bytes:
         """A pattern for SCAN that every key of the entity matches, and few others."""
         return _escaped(self.keys.prefix) + b"*" + _escaped(self.keys.suffix)
@@ -171,6 +176,23 @@ class FeastRows:
     def key_of(self, key: bytes) -> tuple[Any, ...] | None:
         """The key's values in the entity's order, None when it is another entity's or project's."""
         return self.keys.decode(key)
+
+
+def exact_values(
+    values: Sequence[Any], noted: bytes, as_of: int, inexact: Sequence[tuple[int, str, str]]
+) -> tuple[Any, ...]:
+    """Values with those in place that Feast's form does not say exactly.
+
+    Args:
+        noted: of the field `_exact:`. as_of: of the row. inexact: place, name and type of what it may hold.
+    """
+    at, said = _unpack(noted)
+    out = list(values)
+    if at == as_of:
+        for place, name, dtype in inexact:
+            if name in said:
+                out[place] = plain_value(said[name], dtype)
+    return tuple(out)
 
 
 def field_of(view: str, feature: str) -> bytes:

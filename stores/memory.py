@@ -6,8 +6,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace.stores.keys import decode_key
+from headrace.stores.keys import decode_key, encode_key
 from headrace.stores.layout import RowLayout, check_same, row_layout, same
+from headrace.stores.lookups import Ask, Looked
 from headrace.stores.online import (
     REMEDY,
     Clock,
@@ -107,6 +108,16 @@ class MemoryStore:
             there = self._rows.get(codec.layout.view, {})
             found = [there.get(key) for key in wanted]
         return [None if value is None else codec.decode(value) for value in found]
+
+    def look_up(self, asks: Sequence[Ask]) -> Looked:
+        found = []
+        with self._lock:
+            clock = self._clock
+            for ask in asks:
+                codec, there = self._codec(ask.layout), self._rows.get(ask.layout.view, {})
+                found.append((codec.reader(ask.features), [there.get(encode_key(key)) for key in ask.keys]))
+        rows = [[None if value is None else read(value) for value in values] for read, values in found]
+        return Looked(clock, rows)
 
     def scan(self, view: View) -> Iterator[tuple[dict[str, Any], StoredRow]]:
         with self._lock:

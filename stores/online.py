@@ -22,6 +22,8 @@ from headrace.stores.errors import FencedError, StoreError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.stores.lookups import Ask, Looked
+
 View: TypeAlias = Any
 """A feature view: its class or its definition."""
 
@@ -120,6 +122,14 @@ class OnlineStore(Protocol):
         Raises:
             SchemaMismatchError: the store holds rows that another definition of the view made.
             DataError: a key of another type.
+        """
+        ...
+
+    def look_up(self, asks: Sequence[Ask]) -> Looked:
+        """Some features of several views for many entities, with the clock, in one round trip; see lookups.py.
+
+        Raises:
+            SchemaMismatchError: the store holds rows that another definition of one of the views made.
         """
         ...
 

@@ -9,7 +9,7 @@ Key values stand in the entity's order, as text; bytes, and signs that mean some
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
@@ -23,6 +23,7 @@ from headrace.stores.rows import recoder, row_codec
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.stores.lookups import FoundRow, Keys
     from headrace.stores.online import StoredRow
 
 _SIGNS = re.compile(r"[%:{}*?\[\]\\\s\x00-\x1f\x7f]")
@@ -71,9 +72,23 @@ class PackedRows:
             plain = self._recoders[number](plain)
         return self._codec.decode(plain)
 
+    def reader(self, features: tuple[str, ...]) -> Callable[[bytes], FoundRow]:
+        """The function that decodes some features of a row's value."""
+        read, recoders = self._codec.reader(features), self._recoders
+
+        def numbered(value: bytes) -> FoundRow:
+            number, plain = value[8], value[:8] + value[9:]
+            return read(recoders[number](plain) if number < len(recoders) else plain)
+
+        return numbered
+
     def key(self, key: Mapping[str, Any]) -> bytes:
         """An entity's key. Raises DataError when it is not of the key columns' types."""
         return self._key(key_values(self.layout.view, self.layout.keys, key))
+
+    def plain_keys(self, keys: Keys) -> list[bytes]:
+        """The keys of entities given as plain values."""
+        return [self._key(values) for values in keys]
 
     def _key(self, values: Sequence[Any]) -> bytes:
         return (self._head + ":".join(map(_shown, values))).encode()

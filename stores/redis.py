@@ -24,6 +24,7 @@ from headrace.stores.errors import StoreError
 from headrace.stores.feast_rows import EncodedRows, FeastRows
 from headrace.stores.keys import encode_key
 from headrace.stores.layout import row_layout
+from headrace.stores.lookups import Ask, Looked
 from headrace.stores.online import (
     Clock,
     ClockKind,
@@ -36,6 +37,7 @@ from headrace.stores.online import (
     fenced,
     not_held,
 )
+from headrace.stores.redis_lookups import RedisLookups
 from headrace.stores.redis_project import TRIES, KnownView, ProjectViews, Rows, found_keys
 from headrace.stores.redis_talk import SCAN_KEYS, Command, Talk, call
 from headrace.stores.redis_urls import redis_address
@@ -98,6 +100,7 @@ class RedisStore:
         self._place = f"The Redis store at {self.address.shown} (project '{project}')"
         self._views = ProjectViews(self._talk, project, layout, self._place)
         self._clock_key = f"{{headrace:{project}}}:clock".encode()
+        self._lookups = RedisLookups(self._views, self._clock_key, self._talk.cluster)
         self._lock = threading.RLock()
         self._mine: dict[str, _Mine] = {}
         self._owner = os.urandom(8).hex()
@@ -129,6 +132,15 @@ class RedisStore:
             if (generation or b"") != known.kept.generation:
                 return None
             return [rows.decode(each) for each in found]
+
+        return self._until_unchanged(attempt)
+
+    def look_up(self, asks: Sequence[Ask]) -> Looked:
+        def attempt() -> Looked | None:
+            if not self._views.looked_at:
+                self._views.fresh()
+            request = self._lookups.request(asks)
+            return request.looked(self._talk.ask_again(request.commands))
 
         return self._until_unchanged(attempt)
 

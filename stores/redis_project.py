@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -52,9 +53,23 @@ class ProjectViews:
 
     def fresh(self) -> KeptViews:
         """The views as they are now."""
-        (data,) = self._talk.ask_again([("HGETALL", self.key)])
+        (data,) = self._talk.ask_again([self.command])
+        return self.take(data)
+
+    def take(self, data: Mapping[bytes, bytes]) -> KeptViews:
+        """The views from what `command` answered."""
         self._kept = kept_views(data)
         return self._kept
+
+    @property
+    def command(self) -> Command:
+        """What asks for the views."""
+        return ("HGETALL", self.key)
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether views were looked at since the store was opened."""
+        return self._kept is not None
 
     def checked(self, layout: RowLayout) -> KnownView:
         """A view as it was when the views were last looked at; a stale answer is found by its generation.

@@ -19,6 +19,7 @@ import msgspec
 from headrace.features.dtypes import TIMESTAMP, split_list, split_map
 from headrace.stores.keys import encode_key, key_values
 from headrace.stores.layout import EVENT_TIMESTAMP, NEWEST_EVENT, RowLayout, arrow_type, check_related, conform
+from headrace.stores.lookups import FoundRow, picking
 from headrace.stores.online import StoredRow
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class RowCodec:
         self.layout = layout
         self._names = layout.feature_names
         self._order = order if order != self._names else ()
+        self._readers: dict[tuple[str, ...], Callable[[bytes | memoryview], FoundRow]] = {}
         self._decoders = [
             (at, convert) for at, (_, dtype) in enumerate(layout.features) if (convert := _decoder(dtype)) is not None
         ]
@@ -72,6 +74,30 @@ class RowCodec:
                 features[position] = convert(features[position])
         values = dict(zip(self._names, features, strict=True))
         return StoredRow({name: values[name] for name in self._order} if self._order else values, at, newest)
+
+    def reader(self, features: tuple[str, ...]) -> Callable[[bytes | memoryview], FoundRow]:
+        """The function that decodes some features of a row, in this order; made once per choice."""
+        found = self._readers.get(features)
+        if found is None:
+            if len(self._readers) > 1000:
+                self._readers.clear()
+            found = self._readers[features] = self._reader(features)
+        return found
+
+    def _reader(self, features: tuple[str, ...]) -> Callable[[bytes | memoryview], FoundRow]:
+        names = (NEWEST_EVENT, *self._names)
+        pick, unpack = picking(names, features), _time.unpack_from
+        decoders = [(names.index(name), dict(self.layout.features)[name]) for name in features]
+        convert = [(at, function) for at, dtype in decoders if (function := _decoder(dtype)) is not None]
+
+        def read(value: bytes | memoryview) -> FoundRow:
+            row = _decode(value[8:])
+            for at, function in convert:
+                if row[at] is not None:
+                    row[at] = function(row[at])
+            return pick(row), unpack(value)[0], row[0]
+
+        return read
 
     def key(self, key: Mapping[str, Any]) -> bytes:
         """Canonical bytes of an entity's key. Raises DataError when it is not of the key columns' types."""

@@ -1,0 +1,143 @@
+"""Lookups in Redis without the talking: asks become one request, its answers become rows. Serves threads and asyncio.
+
+    HMGET clock | HMGET or MGET rows ... | HGET generation of the views
+
+The generation comes last: when it is still the one under which the request was made, no view changed before the rows
+were read. In Feast's layout all views of an entity lie in one hash, so that one HMGET reads them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.stores.feast_reader import FeastReader
+from headrace.stores.feast_rows import FeastRows
+from headrace.stores.layout import RowLayout
+from headrace.stores.lookups import Ask, FoundRow, Looked
+from headrace.stores.online import Clock
+from headrace.stores.redis_project import ProjectViews, Rows
+from headrace.stores.redis_talk import Command
+
+_MOST_CHOICES = 1000
+"""Choices of features whose readers are kept."""
+
+Read = Callable[[Any], FoundRow | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Together:
+    """Asks about the same entities whose rows lie in the same keys.
+
+    Attributes:
+        keys: in Redis. fields: of each hash; None for strings. readers: place of the ask, first and last field, reader.
+    """
+
+    keys: list[bytes]
+    fields: tuple[bytes, ...] | None
+    readers: list[tuple[int, int, int, Read]]
+
+
+class RedisLookups:
+    """Makes requests for one project.
+
+    Args:
+        views: of the project. clock_key: of its clock. cluster: whether keys are spread over servers.
+    """
+
+    def __init__(self, views: ProjectViews, clock_key: bytes, cluster: bool) -> None:
+        self._views, self._clock_key, self._cluster = views, clock_key, cluster
+        self._readers: dict[tuple[str, tuple[str, ...]], tuple[Rows, FeastReader | Read]] = {}
+
+    def request(self, asks: Sequence[Ask]) -> LookupRequest:
+        """One request for all; the views must have been looked at before.
+
+        Raises:
+            SchemaMismatchError: rows of a view were made by another definition.
+        """
+        found: dict[Any, _Together] = {}
+        generation = b""
+        for place, ask in enumerate(asks):
+            known = self._views.checked(ask.layout)
+            generation, rows = known.kept.generation, known.rows
+            reader = self._reader(ask.layout, rows, ask.features)
+            fields: tuple[bytes, ...] = ()
+            mark: Any = place
+            read: Read
+            if isinstance(reader, FeastReader):
+                fields, read, mark = reader.fields, reader.read, (id(ask.keys), ask.layout.keys)
+            else:
+                read = reader
+            before = found.get(mark)
+            if before is None:
+                keys, first = rows.plain_keys(ask.keys), 0
+                found[mark] = _Together(
+                    keys, fields if isinstance(rows, FeastRows) else None, [(place, 0, len(fields), read)]
+                )
+                continue
+            assert before.fields is not None
+            first = len(before.fields)
+            readers = [*before.readers, (place, first, first + len(fields), read)]
+            found[mark] = _Together(before.keys, before.fields + fields, readers)
+        return LookupRequest(list(found.values()), len(asks), generation, self._commands(list(found.values())))
+
+    def _commands(self, groups: list[_Together]) -> list[Command]:
+        commands: list[Command] = [("HMGET", self._clock_key, "us", "kind")]
+        for group in groups:
+            if group.fields is not None:
+                commands += [("HMGET", key, *group.fields) for key in group.keys]
+            elif self._cluster:
+                commands += [("GET", key) for key in group.keys]
+            elif group.keys:
+                commands.append(("MGET", *group.keys))
+        return [*commands, ("HGET", self._views.key, "")]
+
+    def _reader(self, layout: RowLayout, rows: Rows, features: tuple[str, ...]) -> FeastReader | Read:
+        kept = self._readers.get((layout.view, features))
+        if kept is not None and kept[0] is rows:
+            return kept[1]
+        reader: FeastReader | Read
+        if isinstance(rows, FeastRows):
+            reader = FeastReader(rows, features)
+        else:
+            some = rows.reader(features)
+            reader = lambda value: None if value is None else some(value)  # noqa: E731
+        if len(self._readers) >= _MOST_CHOICES:
+            self._readers.clear()
+        self._readers[layout.view, features] = rows, reader
+        return reader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LookupRequest:
+    """A request on its way.
+
+    Attributes:
+        commands: to be sent in this order, in one round trip.
+    """
+
+    groups: list[_Together]
+    asks: int
+    generation: bytes
+    commands: list[Command]
+
+    def looked(self, answers: Sequence[Any]) -> Looked | None:
+        """What the answers say; None when the views changed meanwhile: make the request anew."""
+        (us, kind), *found, generation = answers
+        if (generation or b"") != self.generation:
+            return None
+        rows: list[list[FoundRow | None]] = [[]] * self.asks
+        start = 0
+        for group in self.groups:
+            n = len(group.keys)
+            if group.fields is None and n and len(found) > start and isinstance(found[start], list):
+                mine, start = found[start], start + 1
+            else:
+                mine, start = found[start : start + n], start + n
+            for place, first, end, read in group.readers:
+                if len(group.readers) == 1:
+                    rows[place] = [read(each) for each in mine]
+                else:
+                    rows[place] = [read(each[first:end]) for each in mine]
+        return Looked(None if us is None else Clock(int(us), kind.decode()), rows)
