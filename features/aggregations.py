@@ -264,7 +264,8 @@ class Var(Aggregation):
 
     def update(self, state: State, value: Any, te_us: int, position: Position) -> State:
         # An infinite input leaves no variance, whatever the order in which it came.
-        return self._merge(state, 1, *split(value), 0.0 if isfinite(value) else nan)
+        # An integer counts as the nearest float64, as in columns of them.
+        return self._merge(state, 1, float(value), 0.0, 0.0 if isfinite(value) else nan)
 
     def merge(self, a: State, b: State) -> State:
         if not b[0]:

@@ -10,7 +10,7 @@ import pytest
 from tests.oracle.described import Feature, Sent, Stream, View, Window, happened
 from tests.oracle.judging import check_log, check_reading, settled_before
 from tests.oracle.naive import Oracle, judge
-from tests.oracle.operator import Operator
+from tests.oracle.operator import Operator, check
 from tests.oracle.strategies import JANUARY, MINUTE
 
 VIEW = View(
@@ -71,3 +71,10 @@ def test_long_streams(crowd: int, events: int, hot: int, batch: int) -> None:
         operator.advance(t)
         for key in oracle.entities[:40]:
             check_reading(oracle, key, t, operator.read(key, t))
+
+
+def test_deviations_of_integers_that_no_float_tells_apart_are_alike_with_buckets_and_without() -> None:
+    window = Window("sliding", 10, 1)
+    view = View((Feature("plain", "std", window, "more"), Feature("grouped", "std", window, "more", by="paid")))
+    script = [happened(t, offset=t, units=2**53 + t, paid=True, amount=1.0) for t in (0, 1)]
+    check(view, script, [], frozenset({1}), [5, 20])
