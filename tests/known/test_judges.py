@@ -73,14 +73,15 @@ def ours(stream: Stream) -> Answers:
     return answers
 
 
-def same(ours: Answers, theirs: Answers) -> None:
+def same(ours: Answers, theirs: Answers, std: float = 1e-9) -> None:
+    """std: how near to each other standard deviations have to be, relatively."""
     assert set(ours) == set(theirs)
     for key, expected in theirs.items():
         for name, got, wanted in zip(NAMES, ours[key], expected, strict=True):
             if wanted is None or math.isnan(wanted):
                 assert got is None, f"{name} of {key}: got {got}, expected null"
             else:
-                assert got == pytest.approx(wanted, rel=1e-9, abs=1e-12), f"{name} of {key}"
+                assert got == pytest.approx(wanted, rel=std if name == "std" else 1e-9, abs=1e-12), f"{name} of {key}"
 
 
 def test_numpy(stream: Stream, ours: Answers) -> None:
@@ -117,7 +118,7 @@ def test_pandas_rolling(stream: Stream, ours: Answers) -> None:
         ]
         for at, *values in zip(mine.index.values.astype("datetime64[us]").astype(np.int64), *columns, strict=True):
             theirs[str(who), int(at)] = tuple(values)  # of rows at one instant the last, which has seen them all
-    same(ours, theirs)
+    same(ours, theirs, std=1e-7)  # pandas 2 adds and removes as it rolls, and loses digits among equal values
 
 
 def test_duckdb_over_range(stream: Stream, ours: Answers) -> None:
