@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
 
 from headrace.features.errors import DataError, HeadraceError
 from headrace.flows.worker.consuming import GroupConsumer, Place
@@ -186,16 +186,20 @@ class Reader:
             state = self._place.online.state(task.part)
             if isinstance(failure, FencedError) or state == "fenced":
                 self._drop(at, task)
-                self._fenced[at] = now
+                self._fence(at)
                 self.consumer.pause([TopicPartition(*at)])
-                self._place.observer.trouble("task", f"'{task.part}' was taken over by another process")
             elif failure is not None:
                 self._drop(at, task)
                 tries = self._failed.get(at, (0.0, 0))[1]
                 self._failed[at] = (now + min(REOPEN_S[0] * 2**tries, REOPEN_S[1]), tries + 1)
                 self.consumer.pause([TopicPartition(*at)])
             elif state == "lost":
-                self._refill(task, now)
+                try:
+                    self._refill(task, now)
+                except FencedError:
+                    self._drop(at, task)
+                    self._fence(at)
+                    self.consumer.pause([TopicPartition(*at)])
         for at, (due, tries) in list(self._failed.items()):
             if due <= now:
                 self._reopen(at, tries)
@@ -222,8 +226,12 @@ class Reader:
     def _reopen(self, at: Place, tries: int) -> None:
         try:
             task = self.open(*at)
+        except FencedError:
+            del self._failed[at]
+            self._fence(at)
+            return
         except HeadraceError as error:
-            if isinstance(error, (DataError, FencedError)):
+            if isinstance(error, DataError):
                 raise
             self._failed[at] = (time.monotonic() + min(REOPEN_S[0] * 2**tries, REOPEN_S[1]), tries + 1)
             self._place.observer.trouble("log", str(error))
@@ -272,15 +280,22 @@ class Reader:
 
     def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
         self.assigned_once = True
-        given = []
+        given: list[TopicPartition] = []
+        waiting: list[TopicPartition] = []
         for each in partitions:
             at = (each.topic, each.partition)
-            task = self.open(*at)
+            try:
+                task = self.open(*at)
+            except FencedError:  # it has been given to another process since: we are told so soon
+                self._fence(at)
+                waiting.append(TopicPartition(at[0], at[1], OFFSET_END))
+                continue
             self._add(at, task)
             given.append(TopicPartition(at[0], at[1], task.offset))
-        consumer.incremental_assign(given)
-        if self._paused and given:
-            consumer.pause([TopicPartition(each.topic, each.partition) for each in given])
+        consumer.incremental_assign(given + waiting)
+        paused = given + waiting if self._paused else waiting
+        if paused:
+            consumer.pause([TopicPartition(each.topic, each.partition) for each in paused])
 
     def _add(self, at: Place, task: Task) -> None:
         self.tasks[at] = task
@@ -293,6 +308,11 @@ class Reader:
             self._failed.pop(at, None)
         self._unfence(places)
         consumer.incremental_unassign(partitions)
+
+    def _fence(self, at: Place) -> None:
+        """Another process has taken the task of a partition that we have."""
+        self._fenced[at] = time.monotonic()
+        self._place.observer.trouble("task", f"topic '{at[0]}', partition {at[1]} was taken over by another process")
 
     def _unfence(self, places: Sequence[Place]) -> None:
         """Partitions that others write have left us: all is as it should be."""
