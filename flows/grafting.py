@@ -97,9 +97,11 @@ def graft_waiting(
         if int(age) == since and aged(base, 0) in other.masks:
             masks[:, i] = theirs.masks[:, other.masks.index(aged(base, 0))]
     for group in names.groups:
-        if group.name.endswith(f".{since}"):
-            same = [o for o in other.groups if o.name == aged(group.name.partition(".")[0], 0)]
-            for each in same:
+        # What a group takes may be told in other words there, where it serves more features; an op's mask never is.
+        takes = aged(names.masks[group.takes].partition(".")[0], 0)
+        if group.name.endswith(f".{since}") and takes not in other.masks:
+            source = aged(group.name.partition(".")[0], 0)
+            for each in (o for o in other.groups if o.name == source):
                 masks[:, group.takes] |= theirs.masks[:, each.takes]
     for i, name in enumerate(names.objects):
         base, _, age = name.partition(".")

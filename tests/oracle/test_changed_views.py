@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracle.changed import drive
-from tests.oracle.described import MISSING, Derived, Feature, View
+from tests.oracle.described import MISSING, Clock, Derived, Feature, Sent, Stream, View, Where, Window, happened
 from tests.oracle.strategies import (
     COMPILED,
+    JANUARY,
     KINDS,
+    MINUTE,
     NUMBERS,
     UNITS,
     cuts,
@@ -98,3 +100,18 @@ def test_new_compiled_features_take_their_history(data: st.DataObject) -> None:
 @given(st.data())
 def test_all_new_features_take_their_history(data: st.DataObject) -> None:
     run(data, KINDS, "backfill")
+
+
+def test_a_new_feature_whose_neighbour_is_old_takes_only_its_own_events_of_those_that_wait() -> None:
+    """In the history both share tiles; here the new one has its own, which take what it takes and no more."""
+    old = Feature(
+        "paid", "top_k", Window("sliding", 5 * MINUTE, MINUTE), "city", Where("==", ("paid", True)), params={"k": 3}
+    )
+    new = Feature("abroad", "count", Window("current", MINUTE), where=Where("!=", ("city", "rome")))
+    stream = Stream(lateness=10 * MINUTE)
+    script: list[Sent | Clock] = [
+        happened(JANUARY + at * MINUTE, offset=at, paid=True, city=city)
+        for at, city in enumerate((None, "rome", "oslo"))
+    ]
+    views = [View((old,), stream=stream), View((old, new), stream=stream)]
+    drive(views, script, [1, 2], [1], [JANUARY, JANUARY + 30 * MINUTE], "backfill")
