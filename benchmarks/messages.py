@@ -35,6 +35,7 @@ def fill(bootstrap: str, topic: str, data: W1) -> None:
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,  # a retry must not change the order: events would be late
             "linger.ms": 50,
             "compression.type": "lz4",
             "queue.buffering.max.messages": 1_000_000,

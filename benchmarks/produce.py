@@ -31,7 +31,7 @@ def main(bootstrap: str, topic: str, rate: float, seconds: float) -> None:
     drivers = [f"driver_{number:05d}" for number in range(DRIVERS)]
     weights = [1 / (number + 1) for number in range(DRIVERS)]
     drawn = rng.choices(drivers, weights, k=100_000)
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1})
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1, "enable.idempotence": True})
     producer.list_topics(topic, timeout=10)
     began = time.perf_counter()
     sent = 0
