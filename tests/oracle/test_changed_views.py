@@ -104,14 +104,13 @@ def test_all_new_features_take_their_history(data: st.DataObject) -> None:
 
 def test_a_new_feature_whose_neighbour_is_old_takes_only_its_own_events_of_those_that_wait() -> None:
     """In the history both share tiles; here the new one has its own, which take what it takes and no more."""
-    old = Feature(
-        "paid", "top_k", Window("sliding", 5 * MINUTE, MINUTE), "city", Where("==", ("paid", True)), params={"k": 3}
-    )
-    new = Feature("abroad", "count", Window("current", MINUTE), where=Where("!=", ("city", "rome")))
+    paid, abroad = Where("==", ("paid", True)), Where("!=", ("city", "rome"))
+    old = Feature("paid", "top_k", Window("sliding", 5 * MINUTE, MINUTE), "city", paid, params={"k": 3})
+    new = Feature("abroad", "count", Window("current", MINUTE), where=abroad)
     stream = Stream(lateness=10 * MINUTE)
     script: list[Sent | Clock] = [
-        happened(JANUARY + at * MINUTE, offset=at, paid=True, city=city)
+        happened(JANUARY + at * MINUTE + 1, offset=at, paid=True, city=city)
         for at, city in enumerate((None, "rome", "oslo"))
     ]
     views = [View((old,), stream=stream), View((old, new), stream=stream)]
-    drive(views, script, [1, 2], [1], [JANUARY, JANUARY + 30 * MINUTE], "backfill")
+    drive(views, script, [1, 2], [1], [JANUARY + 1, JANUARY + 30 * MINUTE], "backfill")
