@@ -39,6 +39,7 @@ from headrace.stores.opening import open_online
 ROUNDS = 5
 SECONDS = 9.0
 WARM_S = 3.0
+AFTER_S = 1.5
 RATES = (1_000, 10_000)
 MODULES = {
     "ours": "benchmarks.live_worker",
@@ -81,7 +82,7 @@ def probe_keys(client: "Redis[bytes]") -> dict[bytes, str]:
 
 
 def watch(at: Servers, read: Read, producer: "subprocess.Popen[str]") -> Seen:
-    """What a reader sees of the probes until the producer has ended."""
+    """What a reader sees of the probes until the producer has ended, and `AFTER_S` longer."""
     seen: Seen = []
     with Redis.from_url(at.redis_url) as client, client.pubsub() as told:
         found: dict[bytes, str] = {}
@@ -90,7 +91,10 @@ def watch(at: Servers, read: Read, producer: "subprocess.Popen[str]") -> Seen:
             found = probe_keys(client)
         keys = {b"__keyspace@0__:" + key: (key, driver) for key, driver in found.items()}
         told.subscribe(*keys)
-        while producer.poll() is None:
+        ended = 0.0
+        while not ended or time.monotonic() < ended + AFTER_S:
+            if not ended and producer.poll() is not None:
+                ended = time.monotonic()
             message = told.get_message(ignore_subscribe_messages=True, timeout=0.2)
             if message is not None:
                 key, driver = keys[message["channel"]]
