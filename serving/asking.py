@@ -266,6 +266,13 @@ def out_of_reach(view: str, key: Mapping[str, Any], as_of_us: int, t_us: int) ->
     )
 
 
+def entity_of(key: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entity that `get` was given, as a mapping or as keywords."""
+    if key is not None and keys:
+        raise DataError(f"get: the entity is given twice, as {dict(key)} and as {dict(keys)}. Give it once.")
+    return keys if key is None else key
+
+
 def plan_of(service: FeatureService) -> Plan:
     """The plan of a feature service."""
     shown = f"Service '{service.name}' version {service.version}"

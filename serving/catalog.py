@@ -9,6 +9,7 @@ from headrace.features.errors import DefinitionError, did_you_mean
 from headrace.features.services import FeatureOf, FeatureService, served_features
 from headrace.features.views import ViewDefinition, definition
 from headrace.serving.asking import Plan, plan_of
+from headrace.serving.single import SingleView
 
 Known: TypeAlias = Any
 """A view (class or definition) or a feature service."""
@@ -30,6 +31,7 @@ class Catalog:
         self.views: dict[str, ViewDefinition] = {}
         self.services: dict[str, FeatureService] = {}
         self._plans: dict[Any, Plan] = {}
+        self._singles: dict[Any, SingleView] = {}
         single = hasattr(known, "__view__") or isinstance(known, (ViewDefinition, FeatureService))
         for each in [known] if single else known:
             if isinstance(each, FeatureService):
@@ -49,6 +51,14 @@ class Catalog:
         if name not in self.views:
             raise DefinitionError(f"No view is named '{name}'{_instead(name, self.views)}")
         return self.views[name]
+
+    def single(self, view: Any) -> SingleView:
+        """A view, given as class, definition or name, for lookups of all its features."""
+        found = self._singles.get(view)
+        if found is None:
+            named = self.view(view) if isinstance(view, str) else definition(view)
+            found = self._singles[view] = SingleView(named)
+        return found
 
     def service(self, name: str) -> FeatureService:
         """The service of that name. Raises DefinitionError when there is none."""

@@ -1,36 +1,27 @@
-"""The lookup client: features of an entity, as a model server needs them.
+"""The lookup client: features of entities, as a model server needs them.
 
-client = Client(EmbeddedStore("features/online", read_only=True), [DriverActivity])
+client = Client(EmbeddedStore("features/online", read_only=True), [DriverActivity, pricing])
+client.features("pricing", {"driver_id": ["7", "8"]}, request={"amount": [3.5, 12.0]}).to_numpy()
+
 vector = client.get(DriverActivity, driver_id="7")
 vector["pickups_30m"], vector.status["pickups_30m"], vector.newest_event
-client.get_many(DriverActivity, [{"driver_id": "7"}, {"driver_id": "8"}]).to_numpy()
-client.features(pricing, {"driver_id": ["7", "8"]}, request={"amount": [3.5, 12.0]}).to_numpy()
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from headrace.features.errors import DataError
-from headrace.features.reading import read_at
-from headrace.features.time import as_datetime, instant_us
-from headrace.features.views import ViewDefinition, definition
-from headrace.serving.asking import Entities, OutOfReachError, instant_of, out_of_reach
+from headrace.features.time import instant_us
+from headrace.serving.asking import Entities, OutOfReachError, Part, entity_of, instant_of
+from headrace.serving.caching import RowCache
 from headrace.serving.catalog import Catalog, Known
+from headrace.serving.failing import RetryBudget, parts_of, worth_another_try
 from headrace.serving.table import FeatureTable
-from headrace.serving.vectors import FeatureVector, FeatureVectors, moments
-from headrace.stores.online import OnlineStore, StoredRow, View
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A view and what reading it needs, worked out once."""
-
-    view: ViewDefinition
-    moments: dict[str, Any]
+from headrace.serving.vectors import FeatureVector, FeatureVectors
+from headrace.stores.lookups import Ask, Looked
+from headrace.stores.online import Clock, OnlineStore, View
 
 
 class Client:
@@ -39,15 +30,27 @@ class Client:
     Args:
         store: an online store, such as `EmbeddedStore(path, read_only=True)`.
         known: views and feature services that may be asked by name; one that is given as it is needs no mention here.
+        on_failure: what `features` does when a view's rows cannot be had: "raise", or "partial": its values are null
+            with status FAILED, and `FeatureTable.failures` says why.
+        retries: how many failed calls may be made again; by default none beyond a dead connection's.
+        cache: rows that are kept in this process for a while; by default none.
 
     Max age, decay and derived features are applied as of the instant asked, the same as in a training set (contract
     C11).
     """
 
-    def __init__(self, store: OnlineStore, known: Known | Iterable[Known] = ()) -> None:
+    def __init__(
+        self,
+        store: OnlineStore,
+        known: Known | Iterable[Known] = (),
+        *,
+        on_failure: Literal["raise", "partial"] = "raise",
+        retries: RetryBudget | None = None,
+        cache: RowCache | None = None,
+    ) -> None:
         self.store = store
         self.catalog = Catalog(known)
-        self._known: dict[Any, _Known] = {}
+        self.on_failure, self.retries, self.cache = on_failure, retries, cache
 
     def features(
         self,
@@ -77,8 +80,14 @@ class Client:
         """
         question = self.catalog.plan(asked, full_names).question(entities, request)
         exactly = None if at is None else instant_us(at, "at")
-        looked = self.store.look_up(question.asks)
-        return question.answer(looked.rows, instant_of(looked.clock, exactly), exactly is not None)
+        if self.cache is not None and exactly is None:
+            kept = self.cache.kept(question.asks)
+            if kept.missing:
+                kept.take(*self._parts(kept.missing))
+            clock, rows = kept.clock, kept.rows
+        else:
+            clock, rows = self._parts(question.asks)
+        return question.answer(rows, instant_of(clock, exactly), exactly is not None)
 
     def get(
         self,
@@ -89,7 +98,7 @@ class Client:
         at: datetime | str | None = None,
         **keys: Any,
     ) -> FeatureVector:
-        """One entity's features.
+        """One entity's features of one view.
 
         Args:
             view: the view: its class, its definition or its name.
@@ -102,63 +111,34 @@ class Client:
             OutOfReachError: the store's row is of after `at`, or `at` is later than the store's flow has come.
             SchemaMismatchError: the store's rows are of another definition of the view.
         """
-        if key is not None and keys:
-            raise DataError(f"get: the entity is given twice, as {dict(key)} and as {keys}. Give it once.")
-        return self._read(view, [keys if key is None else key], at)[0]
+        found: FeatureVector = self.get_many(view, [entity_of(key, keys)], at=at)[0]
+        return found
 
     def get_many(
         self, view: View | str, keys: Sequence[Mapping[str, Any]], /, *, at: datetime | str | None = None
     ) -> FeatureVectors:
         """The features of several entities in one read, in the order asked; arguments and errors as `get`."""
-        known = self._view(view)
-        return FeatureVectors(known.view, self._read(view, keys, at))
+        single = self.catalog.single(view)
+        exactly = None if at is None else instant_us(at, "at")
+        clock, (rows,) = self._looked([single.ask(keys)])
+        return single.vectors(keys, rows, instant_of(clock, exactly), exactly is not None)
 
-    def _read(
-        self, view: View | str, keys: Sequence[Mapping[str, Any]], at: datetime | str | None
-    ) -> list[FeatureVector]:
-        known = self._view(view)
-        # The clock is read before the rows: rows may then be newer than it, which is right, but never older.
-        t = instant_of(self.store.clock(), None if at is None else instant_us(at, "at"))
-        rows = self.store.read(known.view, keys)
-        moment = as_datetime(t)
-        return [
-            self._vector(known, key, row, t, moment, exactly=at is not None)
-            for key, row in zip(keys, rows, strict=True)
-        ]
+    def _parts(self, asks: Sequence[Ask]) -> tuple[Clock | None, list[Part]]:
+        if self.on_failure == "partial":
+            return parts_of(asks, self._looked)
+        clock, rows = self._looked(asks)
+        return clock, [*rows]
 
-    def _vector(
-        self, known: _Known, key: Mapping[str, Any], row: StoredRow | None, t: int, moment: datetime, exactly: bool
-    ) -> FeatureVector:
-        if row is None:
-            values, status = read_at(known.view, None, None, None, t)
-            return FeatureVector(known.view, key, moment, _with(values, known.moments), status, None, None)
-        as_of, newest = row.event_timestamp_us, row.newest_event_us
-        if exactly and as_of > t:
-            raise out_of_reach(known.view.name, key, as_of, t)
-        values, status = read_at(known.view, row.values, as_of, newest, t)
-        if as_of > t:  # a fresh event shows at once, also ahead of the flow's clock (contract C17)
-            moment = as_datetime(as_of)
-        shown = _with(values, known.moments)
-        return FeatureVector(known.view, key, moment, shown, status, as_datetime(as_of), as_datetime(newest))
-
-    def _view(self, view: View | str) -> _Known:
-        known = self._known.get(view)
-        if known is None:
-            known = self._known[view] = self._resolve(view)
-        return known
-
-    def _resolve(self, view: View | str) -> _Known:
-        if isinstance(view, str):
-            view = self.catalog.view(view)
-        found = definition(view)
-        return _Known(found, moments(found))
-
-
-def _with(values: dict[str, Any], convert: Mapping[str, Any]) -> dict[str, Any]:
-    for name, function in convert.items():
-        if values[name] is not None:
-            values[name] = function(values[name])
-    return values
+    def _looked(self, asks: Sequence[Ask]) -> Looked:
+        if self.retries is None:
+            return self.store.look_up(asks)
+        self.retries.called()
+        while True:
+            try:
+                return self.store.look_up(asks)
+            except Exception as error:
+                if not worth_another_try(error) or not self.retries.take():
+                    raise
 
 
 __all__ = ["Client", "OutOfReachError"]

@@ -99,8 +99,8 @@ class RedisStore:
         self._talk = Talk(self.address, timeout_s, connections)
         self._place = f"The Redis store at {self.address.shown} (project '{project}')"
         self._views = ProjectViews(self._talk, project, layout, self._place)
-        self._clock_key = f"{{headrace:{project}}}:clock".encode()
-        self._lookups = RedisLookups(self._views, self._clock_key, self._talk.cluster)
+        self.clock_key = f"{{headrace:{project}}}:clock".encode()
+        self._lookups = RedisLookups(self._views, self.clock_key)
         self._lock = threading.RLock()
         self._mine: dict[str, _Mine] = {}
         self._owner = os.urandom(8).hex()
@@ -140,9 +140,15 @@ class RedisStore:
             if not self._views.looked_at:
                 self._views.fresh()
             request = self._lookups.request(asks)
-            return request.looked(self._talk.ask_again(request.commands))
+            if self._talk.cluster:
+                return request.looked(self._talk.ask_again(request.commands()))
+            return request.looked(self._talk.exchange(*request.packed()))
 
         return self._until_unchanged(attempt)
+
+    def reading_views(self) -> ProjectViews:
+        """The project's views for another reader of this store, which looks at them by itself (`ProjectViews.take`)."""
+        return ProjectViews(self._talk, self.project, self.layout, self._place)
 
     def scan(self, view: View) -> Iterator[tuple[dict[str, Any], StoredRow]]:
         """Every entity's key and row, ordered by the key's bytes. Rows written meanwhile may be seen or not.
@@ -309,10 +315,10 @@ class RedisStore:
     def set_clock(self, us: int, kind: ClockKind) -> None:
         if kind not in ("wall", "stream"):
             raise DataError(f"set_clock: kind is {kind!r}, expected 'wall' or 'stream'.")
-        self._talk.ask([call(scripts.CLOCK, [self._clock_key], [us, kind])])
+        self._talk.ask([call(scripts.CLOCK, [self.clock_key], [us, kind])])
 
     def clock(self) -> Clock | None:
-        ((us, kind),) = self._talk.ask_again([("HMGET", self._clock_key, "us", "kind")])
+        ((us, kind),) = self._talk.ask_again([("HMGET", self.clock_key, "us", "kind")])
         return None if us is None else Clock(int(us), kind.decode())
 
     def close(self) -> None:

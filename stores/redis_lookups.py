@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from headrace.stores.feast_reader import FeastReader
@@ -43,11 +44,13 @@ class RedisLookups:
     """Makes requests for one project.
 
     Args:
-        views: of the project. clock_key: of its clock. cluster: whether keys are spread over servers.
+        views: of the project. clock_key: of its clock.
     """
 
-    def __init__(self, views: ProjectViews, clock_key: bytes, cluster: bool) -> None:
-        self._views, self._clock_key, self._cluster = views, clock_key, cluster
+    def __init__(self, views: ProjectViews, clock_key: bytes) -> None:
+        self._views = views
+        self._first: Command = ("HMGET", clock_key, "us", "kind")
+        self._last: Command = ("HGET", views.key, "")
         self._readers: dict[tuple[str, tuple[str, ...]], tuple[Rows, FeastReader | Read]] = {}
 
     def request(self, asks: Sequence[Ask]) -> LookupRequest:
@@ -80,18 +83,7 @@ class RedisLookups:
             first = len(before.fields)
             readers = [*before.readers, (place, first, first + len(fields), read)]
             found[mark] = _Together(before.keys, before.fields + fields, readers)
-        return LookupRequest(list(found.values()), len(asks), generation, self._commands(list(found.values())))
-
-    def _commands(self, groups: list[_Together]) -> list[Command]:
-        commands: list[Command] = [("HMGET", self._clock_key, "us", "kind")]
-        for group in groups:
-            if group.fields is not None:
-                commands += [("HMGET", key, *group.fields) for key in group.keys]
-            elif self._cluster:
-                commands += [("GET", key) for key in group.keys]
-            elif group.keys:
-                commands.append(("MGET", *group.keys))
-        return [*commands, ("HGET", self._views.key, "")]
+        return LookupRequest(list(found.values()), len(asks), generation, self._first, self._last)
 
     def _reader(self, layout: RowLayout, rows: Rows, features: tuple[str, ...]) -> FeastReader | Read:
         kept = self._readers.get((layout.view, features))
@@ -111,16 +103,41 @@ class RedisLookups:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LookupRequest:
-    """A request on its way.
+    """A request on its way: commands that are sent in one round trip.
 
     Attributes:
-        commands: to be sent in this order, in one round trip.
+        first, last: the commands that ask for clock and generation.
     """
 
     groups: list[_Together]
     asks: int
     generation: bytes
-    commands: list[Command]
+    first: Command
+    last: Command
+
+    def commands(self) -> list[Command]:
+        """One by one, each with one key, as a cluster wants them."""
+        out = [self.first]
+        for group in self.groups:
+            if group.fields is None:
+                out += [("GET", key) for key in group.keys]
+            else:
+                out += [("HMGET", key, *group.fields) for key in group.keys]
+        return [*out, self.last]
+
+    def packed(self) -> tuple[bytes, int]:
+        """As they are sent to one server, and how many they are."""
+        out, count = [_packed(self.first)], 2
+        for group in self.groups:
+            if group.fields is None:
+                out += [_packed(("MGET", *group.keys))] if group.keys else []
+                count += bool(group.keys)
+            else:
+                head, tail = _around(group.fields)
+                out += [b"%b$%d\r\n%b%b" % (head, len(key), key, tail) for key in group.keys]
+                count += len(group.keys)
+        out.append(_packed(self.last))
+        return b"".join(out), count
 
     def looked(self, answers: Sequence[Any]) -> Looked | None:
         """What the answers say; None when the views changed meanwhile: make the request anew."""
@@ -141,3 +158,15 @@ class LookupRequest:
                 else:
                     rows[place] = [read(each[first:end]) for each in mine]
         return Looked(None if us is None else Clock(int(us), kind.decode()), rows)
+
+
+def _packed(command: Command) -> bytes:
+    parts = [each.encode() if isinstance(each, str) else each for each in command]
+    return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in parts])
+
+
+@lru_cache(maxsize=1000)
+def _around(fields: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+    """What stands before and after the key in the command that reads these fields of a hash."""
+    tail = b"\r\n" + b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in fields])
+    return b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields)), tail

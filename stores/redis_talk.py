@@ -68,6 +68,35 @@ class Talk:
                 raise
             return self.ask(commands, together)
 
+    def exchange(self, data: bytes, count: int) -> list[Any]:
+        """`ask_again` for lookups, with as little around it as can be; not in a cluster.
+
+        Args:
+            data: commands that only read, as they are sent. count: how many they are.
+        """
+        if self._closed:
+            raise StoreError(f"The connection to Redis at {self.address.shown} is closed. Open another store.")
+        try:
+            return self._exchanged(data, count)
+        except Exception as error:
+            with speaking_to(self.address):
+                if type(error).__name__ != "ConnectionError":
+                    raise
+                return self._exchanged(data, count)  # the connection was dead
+
+    def _exchanged(self, data: bytes, count: int) -> list[Any]:
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+        try:
+            connection.send_packed_command([data], check_health=False)
+            read = connection.read_response
+            return [read() for _ in range(count)]
+        except BaseException:
+            connection.disconnect()  # answers that are still to come belong to nobody
+            raise
+        finally:
+            pool.release(connection)
+
     def send(self, commands: Sequence[Command], together: bool) -> list[Any]:
         """The answers, errors among them; raises redis-py's own errors of connections."""
         if self.cluster:

@@ -126,26 +126,18 @@ def _shown(host: tuple[str, int]) -> str:
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
-def connect(address: RedisAddress, timeout_s: float, connections: int) -> Any:
+def connect(address: RedisAddress, timeout_s: float, connections: int, *, tasks: bool = False) -> Any:
     """A client of redis-py with a pool of its own; nothing is sent yet, except to a cluster.
 
     Args:
         timeout_s: for connecting, and for each answer. connections: the most at a time; a thread that needs one more
-            waits for as long as for an answer.
+            waits for as long as for an answer. tasks: the client of asyncio, which nothing is sent by yet in any case.
 
     Raises:
         StoreError: the package redis is missing, or the URL has an option that redis-py does not know.
         UnreachableError: no server of a cluster answers.
     """
-    try:
-        import redis
-        import redis.cluster
-        import redis.connection
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-    except ImportError as error:
-        raise StoreError("The Redis store needs the package redis: pip install 'headrace[redis]'.") from error
-    library: Any = redis  # typed in part
+    library, Retry, NoBackoff = _library(tasks)
     # A call that failed is made again by whoever knows whether it may be: see UnreachableError.
     common: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -180,6 +172,27 @@ def connect(address: RedisAddress, timeout_s: float, connections: int) -> Any:
             list(address.hosts), sentinel_kwargs={**common, **mine, **who, **address.sentinel}, **{**common, **given}
         )
         return sentinels.master_for(address.service, max_connections=connections)
+
+
+def _library(tasks: bool) -> tuple[Any, Any, Any]:
+    """redis-py for threads or for asyncio, and its classes for trying again."""
+    try:
+        from redis.backoff import NoBackoff
+
+        if tasks:
+            import redis.asyncio
+            import redis.asyncio.cluster
+            import redis.asyncio.connection
+            from redis.asyncio.retry import Retry as Again
+
+            return redis.asyncio, Again, NoBackoff
+        import redis
+        import redis.cluster
+        import redis.connection
+        from redis.retry import Retry
+    except ImportError as error:
+        raise StoreError("The Redis store needs the package redis: pip install 'headrace[redis]'.") from error
+    return redis, Retry, NoBackoff
 
 
 @contextmanager
