@@ -145,8 +145,8 @@ class FeatureService:
         self.on_demand: tuple[NamedFeature, ...] = tuple(made.named)
         self.request: tuple[Request, ...] = tuple(made.request.values())
         self.inputs: Mapping[str, FeatureOf] = made.inputs
-        if not self.names:
-            raise DefinitionError(f"{shown} has no features. Give views, or some of their features: View['feature'].")
+        if not self.views:
+            raise DefinitionError(f"{shown} has no features of views. Give views, or some of theirs: View['feature'].")
 
     @cached_property
     def names(self) -> tuple[str, ...]:

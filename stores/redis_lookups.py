@@ -142,7 +142,7 @@ class LookupRequest:
     def looked(self, answers: Sequence[Any]) -> Looked | None:
         """What the answers say; None when the views changed meanwhile: make the request anew."""
         (us, kind), *found, generation = answers
-        if (generation or b"") != self.generation:
+        if self.asks and (generation or b"") != self.generation:
             return None
         rows: list[list[FoundRow | None]] = [[]] * self.asks
         start = 0

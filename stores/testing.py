@@ -19,6 +19,7 @@ from headrace.features import Entity, Event, EventTime, FeatureView, IterableSou
 from headrace.features.errors import DataError
 from headrace.stores.errors import FencedError, SchemaMismatchError, StoreError
 from headrace.stores.layout import arrow_schema, row_layout
+from headrace.stores.lookups import Ask
 from headrace.stores.online import OnlineStore, Portion, PositionedStore, Reached, StoredRow
 from headrace.stores.rows import table_of
 
@@ -123,6 +124,28 @@ class OnlineStoreSuite:
         return store.read(Visits, [{"user": user}])[0]
 
     # Values
+
+    def test_a_lookup_asks_for_some_features_of_several_views_at_once(self, store: Any) -> None:
+        self.put(store, {"user": "a"}, row(1, visits=3, total=1.5))
+        key = {"user": "a", "shop": 1, "token": b"t"}
+        store.write(EveryType, rows_of(EveryType, [(key, StoredRow(FULL, AT + 2, AT))]))
+        names = tuple(reversed(row_layout(EveryType).feature_names))
+        users, visitors = [("new",), ("a",), ("a",)], [("a", 1, b"t"), ("a", 2, b"t")]
+        asks = [
+            Ask(row_layout(Visits), ("total",), users),
+            Ask(row_layout(EveryType), names, visitors),
+            Ask(row_layout(Visits), ("visits", "total"), users),
+            Ask(row_layout(Visits), (), []),
+        ]
+        assert store.look_up(asks).clock is None
+        store.set_clock(AT + 9, "stream")
+        clock, rows = store.look_up(asks)
+        assert clock == (AT + 9, "stream")
+        assert rows[0] == [None, ((1.5,), AT + 1, AT + 1), ((1.5,), AT + 1, AT + 1)]
+        assert rows[1] == [(tuple(FULL[name] for name in names), AT + 2, AT), None]
+        assert rows[2] == [None, ((3, 1.5), AT + 1, AT + 1), ((3, 1.5), AT + 1, AT + 1)]
+        assert rows[3] == []
+        assert store.look_up([]).rows == []
 
     def test_every_type_comes_back_as_it_went_in(self, store: OnlineStore) -> None:
         full, nulls = {"user": "ü", "shop": -(2**63), "token": b"\x00"}, {"user": "", "shop": 0, "token": b""}

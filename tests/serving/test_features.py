@@ -182,6 +182,8 @@ def test_what_a_service_says() -> None:
         Fading["men"]
     with pytest.raises(DefinitionError, match="is asked for twice"):
         FeatureService("twice", [Visits, Visits["total"]])
+    with pytest.raises(DefinitionError, match="has no features of views"):
+        FeatureService("s", derived={"x": derived(AMOUNT * 2)})
     with pytest.raises(DefinitionError, match="computed from View"):
         FeatureService("s", [Visits], derived={"x": derived(Visit.count(last="1h") + 1)})
     with pytest.raises(DefinitionError, match=r"goes into FeatureService"):
