@@ -18,7 +18,7 @@ from headrace.features.errors import DataError, HeadraceError
 from headrace.flows.worker.consuming import GroupConsumer, Place
 from headrace.flows.worker.opening import Workplace, settled_rows
 from headrace.flows.worker.task import Task
-from headrace.stores.errors import FencedError
+from headrace.stores.errors import CorruptError, FencedError, SchemaMismatchError, StoreError
 
 logger = logging.getLogger("headrace.worker")
 
@@ -26,8 +26,10 @@ STAMPS = 64
 """So many records of a batch, at most, have their freshness measured."""
 REOPEN_S = (0.5, 10.0)
 """How long after a failure a task is opened again: at first, and at most after failing again and again."""
-FENCED_S = 60.0
-"""A task that another process has taken is given up by the group within this time, or something is wrong."""
+FENCED_S = 10.0
+"""A task that another process has taken over leaves us within this time, or it is ours after all."""
+FENCES, FENCES_WITHIN_S = 4, 300.0
+"""Taken over so often within so long: two flows write the same parts."""
 ASK_S = 0.3
 """How often a worker that is through asks whether the others are."""
 DRAIN_S = 30.0
@@ -52,6 +54,7 @@ class Reader:
         self.tasks: dict[Place, Task] = {}
         self._failed: dict[Place, tuple[float, int]] = {}
         self._fenced: dict[Place, float] = {}
+        self._fences: dict[Place, list[float]] = {}
         self._paused = False
         self._shown = 0.0
         self._refilled = float("-inf")
@@ -203,13 +206,26 @@ class Reader:
         for at, (due, tries) in list(self._failed.items()):
             if due <= now:
                 self._reopen(at, tries)
-        for at, since in self._fenced.items():
+        for at, since in list(self._fenced.items()):
             if now - since > FENCED_S:
-                raise FencedError(
-                    f"Topic '{at[0]}', partition {at[1]}: another process writes this flow's part and is in another "
-                    "consumer group, since ours still has the partition. Give one of the two flows another name, or "
-                    "another data folder and project."
-                )
+                self._take_back(at, now)
+
+    def _take_back(self, at: Place, now: float) -> None:
+        """A partition that the group still gives to us, though another process had taken its part: the other was
+        late.
+
+        Raises:
+            FencedError: it happens again and again, so the other is alive and of another group.
+        """
+        self._fences[at] = [when for when in self._fences.get(at, []) if now - when < FENCES_WITHIN_S]
+        if len(self._fences[at]) >= FENCES:
+            raise FencedError(
+                f"Topic '{at[0]}', partition {at[1]}: another process writes this flow's part, again and again, and is "
+                "in another consumer group, since ours still has the partition. Give one of the two flows another "
+                "name, or another data folder and project."
+            )
+        self._unfence([at])
+        self._failed[at] = (now, 0)
 
     def _refill(self, task: Task, now: float) -> None:
         self._place.observer.trouble("online store", f"it has lost rows; '{task.part}' writes all of them anew")
@@ -231,10 +247,9 @@ class Reader:
             self._fence(at)
             return
         except HeadraceError as error:
-            if isinstance(error, DataError):
+            if _lasts(error):
                 raise
-            self._failed[at] = (time.monotonic() + min(REOPEN_S[0] * 2**tries, REOPEN_S[1]), tries + 1)
-            self._place.observer.trouble("log", str(error))
+            self._try_later(at, tries, error)
             return
         del self._failed[at]
         self._place.observer.recovered("log")
@@ -259,6 +274,11 @@ class Reader:
             task = min(due, key=lambda each: each.due_s)
             again = 0.2 if not task.checkpoint() else self._place.settings.checkpoint_every_s
             task.due_s = now + again
+
+    def _try_later(self, at: Place, tries: int, error: HeadraceError) -> None:
+        """A task that cannot be opened now, as when a disk is full, is opened after a while."""
+        self._failed[at] = (time.monotonic() + min(REOPEN_S[0] * 2**tries, REOPEN_S[1]), tries + 1)
+        self._place.observer.trouble("log", str(error))
 
     def _show(self) -> None:
         """Figures, and the group's offsets for lag monitors, once a second."""
@@ -290,6 +310,12 @@ class Reader:
                 self._fence(at)
                 waiting.append(TopicPartition(at[0], at[1], OFFSET_END))
                 continue
+            except StoreError as error:
+                if _lasts(error):
+                    raise
+                self._try_later(at, 0, error)
+                waiting.append(TopicPartition(at[0], at[1], OFFSET_END))
+                continue
             self._add(at, task)
             given.append(TopicPartition(at[0], at[1], task.offset))
         consumer.incremental_assign(given + waiting)
@@ -312,6 +338,7 @@ class Reader:
     def _fence(self, at: Place) -> None:
         """Another process has taken the task of a partition that we have."""
         self._fenced[at] = time.monotonic()
+        self._fences.setdefault(at, []).append(self._fenced[at])
         self._place.observer.trouble("task", f"topic '{at[0]}', partition {at[1]} was taken over by another process")
 
     def _unfence(self, places: Sequence[Place]) -> None:
@@ -361,6 +388,11 @@ class Reader:
         """Hand all tasks over and leave the group."""
         self.leave(list(self.tasks))
         self.group.close()
+
+
+def _lasts(error: HeadraceError) -> bool:
+    """Whether an error is there the next time too, so that a person has to look at it."""
+    return not isinstance(error, StoreError) or isinstance(error, SchemaMismatchError | CorruptError)
 
 
 def sampled_stamps(messages: Sequence[Any]) -> npt.NDArray[np.float64]:
