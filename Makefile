@@ -42,7 +42,7 @@ servers:
 
 test: setup servers
 	$(BIN)/python -m headrace.flows.warm
-	$(BIN)/python -m pytest -q -ra -n $(WORKERS) --durations=10
+	$(BIN)/python -m pytest -q -ra -n $(WORKERS) --dist worksteal --durations=10
 
 check: setup
 	$(BIN)/ruff format --check .

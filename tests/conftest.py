@@ -7,11 +7,14 @@ examples at every run and is for hunting.
 import os
 import time
 
+import prometheus_client  # before Feast: it sets a variable that would make every metric of the process another kind
 from hypothesis import HealthCheck, settings
 
 from tests.servers.fixtures import kafka, kafka_address, new_kafka, new_redis, redis_port, redis_server
 
 __all__ = ["kafka", "kafka_address", "new_kafka", "new_redis", "redis_port", "redis_server"]
+
+assert prometheus_client.values.ValueClass.__name__ == "MutexValue", "PROMETHEUS_MULTIPROC_DIR is set"
 
 os.environ["TZ"] = "UTC"
 time.tzset()

@@ -164,7 +164,10 @@ class Reader:
         if behind or now < self._ask_s:
             return False
         self._ask_s = now + ASK_S
-        return self.committed_to_ends(elsewhere)
+        if self.committed_to_ends(elsewhere):
+            return True
+        self._committed.clear()  # what we told the group may have been lost in a rebalance, and others wait for it
+        return False
 
     def places(self) -> Iterable[Place]:
         """All partitions that the readers of this kind share."""

@@ -23,8 +23,9 @@ def samples(registry: CollectorRegistry) -> dict[str, float]:
 
 
 @pytest.fixture
-def told() -> Metrics:
+def told(monkeypatch: pytest.MonkeyPatch) -> Metrics:
     """A worker's life in twenty calls."""
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)  # Feast sets it for its own server when imported
     metrics = Metrics("rides", "a-0")
     metrics.assigned("rides-0000", "rides", 0)
     metrics.assigned("rides-0001", "rides", 1)
