@@ -59,7 +59,7 @@ class Reader:
         self._shown = 0.0
         self._refilled = float("-inf")
         self._committed: dict[Place, int] = {}
-        self._ask_s = 0.0
+        self._ask_s = self._again_s = 0.0
         self.assigned_once = False
         self.group = GroupConsumer(
             config,
@@ -154,20 +154,20 @@ class Reader:
             return False
         if not all(self.finished(task) for task in self.tasks.values()):
             return False
+        now = time.monotonic()
+        if now >= self._again_s:
+            self._again_s = now + 1.0
+            self._committed.clear()  # what we told the group may have been lost in a rebalance, and others wait for it
         elsewhere = [at for at in self.places() if at not in self.tasks]
         if not elsewhere:
             return True
         behind = [task for task in self.tasks.values() if task.log.committed < task.offset]
         for task in behind:
             task.due_s = 0.0
-        now = time.monotonic()
         if behind or now < self._ask_s:
             return False
         self._ask_s = now + ASK_S
-        if self.committed_to_ends(elsewhere):
-            return True
-        self._committed.clear()  # what we told the group may have been lost in a rebalance, and others wait for it
-        return False
+        return self.committed_to_ends(elsewhere)
 
     def places(self) -> Iterable[Place]:
         """All partitions that the readers of this kind share."""
