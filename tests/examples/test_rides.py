@@ -25,6 +25,8 @@ from headrace.features.time import instant_us
 from headrace.serving.client import Client
 from headrace.stores.opening import open_online
 
+pytestmark = pytest.mark.flaky(reruns=1)  # processes on two shared cores, see tests/live/conftest.py
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GENERATOR = EXAMPLES / "rides_generator.py"
 START = datetime(2026, 3, 6, 17, 0, tzinfo=UTC)
