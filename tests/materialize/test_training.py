@@ -270,4 +270,12 @@ def test_it_is_read_at_of_the_newest_row(
                 expected = pytest.approx(expected, rel=1e-12)
             assert got[name] == expected, name
             assert got[f"{name}__status"] == status[name], name
-    assert len(STATUSES) < 128, "a status is stored as int8"
+    # Stored as codes in this order: a new one goes to the end.
+    assert [str(each) for each in STATUSES] == [
+        "PRESENT",
+        "NULL",
+        "NOT_FOUND",
+        "OUTSIDE_MAX_AGE",
+        "DEFAULT",
+        "FAILED",
+    ]
