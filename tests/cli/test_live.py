@@ -34,8 +34,6 @@ from headrace.stores.opening import open_online
 VIEWS = """
 from headrace.features import Entity, Event, EventTime, FeatureView, KafkaSource
 
-pytestmark = pytest.mark.flaky(reruns=1)  # processes on two shared cores, see tests/live/conftest.py
-
 class Ride(Event):
     driver_id: str
     fare: float
