@@ -173,6 +173,31 @@ def test_the_file_is_found_beside_the_views(tmp_path: Path, monkeypatch: pytest.
     assert configuration_file(views, Path("other.toml")) == Path("other.toml")
 
 
+def test_the_server_is_told_by_its_own_section(written) -> None:
+    file = written('[serve]\nport = 0\nworkers = 2\ncache = "2s"\ndrain = 5\n')
+    environment = {"HEADRACE_SERVE_API_KEYS": "one two", "HEADRACE_SERVE_WITHOUT_KEYS": "true"}
+    found = configure(file, environment=environment, options={"serve": {"port": 8080, "host": None}}).serve
+    assert (found.port, found.host, found.workers, found.without_keys) == (8080, "127.0.0.1", 2, True)
+    assert (found.cache, found.drain, found.timeout) == (Seconds(2.0), Seconds(5.0), Seconds(5.0))
+    assert found.api_keys == "one two"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[serve]\napi_keys = "in-the-open"\n', "${API_KEYS}"),
+        ('[serve]\ncache = "soon"\n', "[serve] cache"),
+        ('[serve]\nstatuses = "nice"\n', "expected one of honest, feast"),
+        ("[serve]\nfeature_log_sample = 1.5\n", "[serve] feature_log_sample"),
+        ("[serve]\nprot = 1\n", "did you mean 'port'?"),
+    ],
+)
+def test_mistakes_of_the_servers_section_are_named(written, text: str, says: str) -> None:
+    told = complaint(written(text))
+    assert says in told
+    assert "in-the-open" not in told
+
+
 def test_the_page_of_configuration_lists_every_key_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
     listed = set(re.findall(r"^\| (\w+) \| `(\w+)` \|", page, re.MULTILINE))

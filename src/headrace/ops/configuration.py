@@ -186,7 +186,7 @@ def _expanded(value: str, given: Given, variables: Mapping[str, str]) -> str:
 
 def _typed(given: Given, kind: Any, variables: Mapping[str, str]) -> Any:
     value = _expanded(given.value, given, variables) if isinstance(given.value, str) else given.value
-    if kind is Seconds:
+    if kind is Seconds or Seconds in get_args(kind):
         return _seconds(value, given)
     try:
         return msgspec.convert(value, kind, strict=not given.text)

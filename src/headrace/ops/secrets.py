@@ -25,10 +25,11 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL_PASSWORD = re.compile(r"(?P<before>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/:@'\"]*:)(?P<password>[^\s/'\"]+)(?=@)")
 # librdkafka's and Schema Registry's settings that are secret, and what ends like them.
 _SECRET_KEY = re.compile(
-    r"(?:^|[._-])(?:password|passwd|secret|user\.info|ssl[._]key|key\.pem|oauthbearer\.config|token)$", re.IGNORECASE
+    r"(?:^|[._-])(?:password|passwd|secret|user\.info|ssl[._]key|key\.pem|oauthbearer\.config|token|api[._]keys?)$",
+    re.IGNORECASE,
 )
 _ASSIGNED = re.compile(
-    r"(?P<before>[\w.-]*(?:password|passwd|secret|user\.info|key\.pem)(?:\s*=\s*[\"']?|[\"']\s*:\s*[\"']))"
+    r"(?P<before>[\w.-]*(?:password|passwd|secret|user\.info|key\.pem|api_keys?)(?:\s*=\s*[\"']?|[\"']\s*:\s*[\"']))"
     r"(?P<value>[^\s,;\"'}]+)",
     re.IGNORECASE,
 )

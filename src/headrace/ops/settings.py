@@ -75,6 +75,49 @@ class MetricsSection:
 
 
 @dataclass(frozen=True)
+class ServeSection:
+    """[serve]: the lookup server, `headrace serve`.
+
+    host, port: where it listens; port 0: any free one. workers: processes that share the port. restarts: as of [flow].
+    api_keys: accepted keys, separated by commas or blanks, only from the environment. api_keys_file: a key a line.
+    without_keys: listening beyond this machine without a key is meant. tls_cert, tls_key: PEM files; both or none.
+    statuses: what a status of an answer is by default. on_failure: whether a view whose store fails spoils the answer.
+    timeout: of a request. retries: failed reads of a store that may be made again, as a share of all; 0: none.
+    cache: how old a row of the process's own cache may be; None: no cache. cache_entries: rows in it.
+    body_bytes, entities, features: the most that one request may have.
+    access_log: which requests have a line. access_log_share: of "some", the share.
+    drain: how long it still takes new connections after SIGTERM while `/readyz` says no; None: not at all.
+    stop_within: how long requests may then take to end.
+    feature_log: folder or URL where answers are kept; None: they are not. feature_log_sample: share of entities.
+    """
+
+    host: Name = "127.0.0.1"
+    port: Port = 6566
+    workers: Count = 1
+    restarts: Annotated[int, Meta(ge=0)] = 10
+    api_keys: Name | None = None
+    api_keys_file: Name | None = None
+    without_keys: bool = False
+    tls_cert: Name | None = None
+    tls_key: Name | None = None
+    statuses: Literal["honest", "feast"] = "honest"
+    on_failure: Literal["partial", "raise"] = "raise"
+    timeout: Seconds = Seconds(5.0)
+    retries: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    cache: Seconds | None = None
+    cache_entries: Count = 100_000
+    body_bytes: Count = 1 << 20
+    entities: Count = 10_000
+    features: Count = 2_000
+    access_log: Literal["none", "errors", "some", "all"] = "errors"
+    access_log_share: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    drain: Seconds | None = None
+    stop_within: Seconds = Seconds(30.0)
+    feature_log: Name | None = None
+    feature_log_sample: Annotated[float, Meta(gt=0, le=1)] = 1.0
+
+
+@dataclass(frozen=True)
 class LogSection:
     """[log]: lines on stderr. format: "auto" is text on a terminal and JSON elsewhere."""
 
@@ -91,7 +134,7 @@ class DeadLettersSection:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything that a live flow is told besides its views; [kafka] has settings of librdkafka by their own names."""
+    """Everything that a live flow and the lookup server are told besides the views; [kafka] has settings of librdkafka by their own names."""
 
     flow: FlowSection = field(default_factory=FlowSection)
     kafka: Mapping[str, str] = field(default_factory=dict)
@@ -100,3 +143,4 @@ class Configuration:
     metrics: MetricsSection = field(default_factory=MetricsSection)
     log: LogSection = field(default_factory=LogSection)
     dead_letters: DeadLettersSection = field(default_factory=DeadLettersSection)
+    serve: ServeSection = field(default_factory=ServeSection)

@@ -1,13 +1,14 @@
 """A supervisor of worker processes: starts them, restarts one that died, passes signals on, and outlives none of them.
 
-    first SIGTERM or Ctrl-C    passed on: every worker drains, checkpoints and leaves
+    first SIGTERM or Ctrl-C    passed on: every worker finishes what it has begun and leaves
     second                     passed on too: every worker ends at once
     a worker dies              started again, later each time, with jitter
     it dies too often          all are stopped; exit code 75
     its configuration is wrong all are stopped; exit code 78: starting it again cannot help
     the supervisor is killed   its workers see their lifeline cut and stop (lifeline.py)
 
-Kafka moves the partitions of a dead worker to the others meanwhile; nothing here knows about that.
+What workers do is not known here. Kafka moves the partitions of a flow's dead worker to the others meanwhile; connections to
+a dead worker of the lookup server are made again to the others.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Supervisor:
     """Runs `len(names)` worker processes to their end.
 
     Args:
-        names: of the workers. command: the words that start the worker of a number.
+        names: of the workers. command: the words that start the worker of a number. what: they are part of, for the
+            log. inherited: file descriptors that every worker takes over.
         show: called ten times a second with the workers, for a display. output: called with lines that workers print,
             as bytes; without it they go where those of the supervisor go.
     """
@@ -94,12 +96,15 @@ class Supervisor:
         show: Callable[[Sequence[Worker]], None] | None = None,
         output: Callable[[bytes], None] | None = None,
         seed: int | None = None,
+        what: str = "the flow",
+        inherited: Sequence[int] = (),
     ) -> None:
         self.workers = [Worker(number, name) for number, name in enumerate(names)]
         self._command = command
         self._policy = policy or Policy()
         self._show = show
         self._output = output
+        self._what, self._inherited = what, tuple(inherited)
         self._random = random.Random(seed)
         self._log = structlog.get_logger("headrace.supervisor")
         self._selector = selectors.DefaultSelector()
@@ -178,7 +183,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=piped,
                 stderr=None if piped is None else subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *self._inherited),
                 env={**os.environ, VARIABLE: str(theirs.fileno())},
                 process_group=0,  # Ctrl-C is for the supervisor, which passes it on once
             )
@@ -236,7 +241,7 @@ class Supervisor:
             if self._stopping_since is not None:
                 worker.state = "ended"
             elif code in (WRONG_CONFIGURATION, WRONG_USAGE):
-                self._log.error("configuration is wrong; the flow stops", died=worker.name)
+                self._log.error(f"configuration is wrong; {self._what} stops", died=worker.name)
                 worker.state = "ended"
                 self._stop(WRONG_CONFIGURATION)
             elif code == DONE and self._policy.ends:
@@ -272,7 +277,7 @@ class Supervisor:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if len(worker.deaths) > self._policy.restarts:
             self._log.error(
-                "a worker dies again and again; the flow stops",
+                f"a worker dies again and again; {self._what} stops",
                 died=worker.name,
                 how=how,
                 deaths=len(worker.deaths),
