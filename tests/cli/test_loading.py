@@ -1,11 +1,14 @@
 """A user's file is read as Python reads it, and what is wrong with it is told with its line."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from headrace.cli.commands import app
 from headrace.cli.loading import load
 from headrace.features.errors import DefinitionError
 
@@ -95,3 +98,41 @@ def test_a_missing_file_says_how_to_begin(tmp_path: Path) -> None:
 def test_an_unknown_view_is_answered_with_the_nearest(write: Write) -> None:
     with pytest.raises(DefinitionError, match=r"no feature view 'driver_activty'; did you mean 'driver_activity'\?"):
         load(write(RIDES)).view("driver_activty")
+
+
+SERVICE = """
+from headrace.features import FeatureService, Request, derived
+
+amount = Request("amount", float)
+pricing = FeatureService(
+    "pricing", [DriverActivity], derived={"twice": derived(amount * 2.0)}, version=3
+)
+"""
+
+
+def test_services_are_found_beside_the_views(write: Write) -> None:
+    file = load(write(RIDES + SERVICE))
+    assert [(service.name, service.version) for service in file.services] == [("pricing", 3)]
+    assert [view.name for view in file.views] == ["driver_activity"]
+
+
+def test_a_file_of_services_alone_has_their_views(write: Write) -> None:
+    write(RIDES, "only_definitions.py")
+    file = load(write("import only_definitions as only\n" + SERVICE.replace("[Driver", "[only.Driver")))
+    assert [view.name for view in file.views] == ["driver_activity"]
+
+
+def test_two_services_of_one_name_are_refused(write: Write) -> None:
+    more = 'other = FeatureService("pricing", [DriverActivity])\n'
+    with pytest.raises(DefinitionError, match="two feature services named 'pricing'"):
+        load(write(RIDES + SERVICE + more))
+
+
+def test_views_shows_services_too(write: Write) -> None:
+    path = str(write(RIDES + SERVICE))
+    told = CliRunner().invoke(app, ["views", path])
+    assert "pricing version 3, for driver_id, given along: amount (float64)" in told.stdout
+    view, service = json.loads(CliRunner().invoke(app, ["views", path, "--json"]).stdout)
+    assert (view["kind"], service["kind"], service["keys"]) == ("view", "service", ["driver_id"])
+    assert service["features"]["rides_30m"] == {"dtype": "int64", "of": "driver_activity:rides_30m"}
+    assert service["features"]["twice"] == {"dtype": "float64"}

@@ -109,15 +109,15 @@ def init(
 
 @app.command()
 def views(file: ViewsPath, as_json: AsJson = False) -> None:
-    """Show the feature views of a file: what each feature computes, over which window, how exactly."""
+    """Show the feature views of a file: what each feature computes, over which window, how exactly; its services."""
     from headrace.cli.loading import load
-    from headrace.cli.show import print_json, view_as_data
+    from headrace.cli.show import print_json, service_as_data, view_as_data
 
-    found = load(file).views
+    found = load(file)
     if as_json:
-        print_json([view_as_data(view) for view in found])
+        print_json([*map(view_as_data, found.views), *map(service_as_data, found.services)])
     else:
-        typer.echo("\n\n".join(view.describe() for view in found))
+        typer.echo("\n\n".join([*(view.describe() for view in found.views), *map(str, found.services)]))
 
 
 app.command()(run)

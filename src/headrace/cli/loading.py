@@ -1,4 +1,4 @@
-"""Reading a user's Python file and finding the feature views in it."""
+"""Reading a user's Python file and finding the feature views and services in it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from typing import Any
 
 from headrace.cli.failing import place_in
 from headrace.features.errors import DefinitionError, HeadraceError, did_you_mean
+from headrace.features.services import FeatureService
 from headrace.features.views import FeatureView, ViewDefinition, definition
 
 
 @dataclass(frozen=True)
 class ViewsFile:
-    """A Python file and the feature views that its names show, in the order of the file."""
+    """A Python file and the feature views and services that its names show, in the order of the file.
+
+    Attributes:
+        views: where names show services only, the views of these.
+    """
 
     path: Path
     views: tuple[ViewDefinition, ...]
+    services: tuple[FeatureService, ...] = ()
 
     def only(self, names: Iterable[str]) -> tuple[ViewDefinition, ...]:
         """The views with these names, or all when no name is given."""
@@ -43,11 +49,11 @@ class ViewsFile:
 
 
 def load(path: Path) -> ViewsFile:
-    """Runs the file as a module of its own and collects its views; modules beside it can be imported by it.
+    """Runs the file as a module of its own and collects its views and services; it can import modules beside it.
 
     Raises:
-        DefinitionError: there is no such file, it has no feature view, two of its views have one name, or it fails
-            while it is read. The message names the file and line, and the cause is kept.
+        DefinitionError: there is no such file, it has no feature view, two of its views or services have one name, or
+            it fails while it is read. The message names the file and line, and the cause is kept.
     """
     path = path.resolve()
     if not path.is_file():
@@ -56,6 +62,7 @@ def load(path: Path) -> ViewsFile:
             "`headrace init` writes one to start from."
         )
     views: dict[str, ViewDefinition] = {}
+    services: dict[str, FeatureService] = {}
     for value in _names_of(path).values():
         if isinstance(value, type) and issubclass(value, FeatureView) and value is not FeatureView:
             view = definition(value)
@@ -64,11 +71,17 @@ def load(path: Path) -> ViewsFile:
                     f"{path.name} has two feature views named '{view.name}'. "
                     "Give one of them another name: class X(FeatureView, name=...)."
                 )
+        elif isinstance(value, FeatureService) and services.setdefault(value.name, value) != value:
+            raise DefinitionError(
+                f"{path.name} has two feature services named '{value.name}'. Give one of them another name."
+            )
+    if not views:
+        views = {view.name: view for service in services.values() for view in service.views}
     if not views:
         raise DefinitionError(
             f"{path.name} has no feature view. Define one: class DriverActivity(FeatureView, source=..., entity=...)."
         )
-    return ViewsFile(path, tuple(views.values()))
+    return ViewsFile(path, tuple(views.values()), tuple(services.values()))
 
 
 def _names_of(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from headrace.cli.answering import History
 from headrace.features.dtypes import TIMESTAMP, split_list, split_map
+from headrace.features.services import FeatureService
 from headrace.features.time import format_instant, instant_us
 from headrace.features.views import ViewDefinition
 from headrace.serving.vectors import FeatureVector
@@ -171,6 +172,7 @@ def show_figures(title: str, lines: Mapping[str, str]) -> None:
 def view_as_data(view: ViewDefinition) -> dict[str, Any]:
     """A view for `headrace views --json`."""
     return {
+        "kind": "view",
         "name": view.name,
         "entity": view.entity.name,
         "keys": view.entity.keys,
@@ -178,4 +180,21 @@ def view_as_data(view: ViewDefinition) -> dict[str, Any]:
         "ttl_us": view.ttl_us,
         "fingerprint": view.fingerprint(),
         "features": {name: {"dtype": view.dtypes[name]} for name in view.feature_names()},
+    }
+
+
+def service_as_data(service: FeatureService) -> dict[str, Any]:
+    """A feature service for `headrace views --json`."""
+    on_demand = {each.name: {"dtype": each.feature.dtype} for each in service.on_demand}
+    return {
+        "kind": "service",
+        "name": service.name,
+        "version": service.version,
+        "keys": list(service.keys),
+        "request": {each.name: {"dtype": each.dtype} for each in service.request},
+        "fingerprint": service.fingerprint(),
+        "features": {
+            **{each.name: {"dtype": each.dtype, "of": f"{each.view.name}:{each.feature}"} for each in service.features},
+            **on_demand,
+        },
     }

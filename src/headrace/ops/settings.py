@@ -134,7 +134,10 @@ class DeadLettersSection:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything that a live flow and the lookup server are told besides the views; [kafka] has settings of librdkafka by their own names."""
+    """Everything that a live flow and the lookup server are told besides the views.
+
+    [kafka] has settings of librdkafka by their own names.
+    """
 
     flow: FlowSection = field(default_factory=FlowSection)
     kafka: Mapping[str, str] = field(default_factory=dict)

@@ -7,8 +7,8 @@
     its configuration is wrong all are stopped; exit code 78: starting it again cannot help
     the supervisor is killed   its workers see their lifeline cut and stop (lifeline.py)
 
-What workers do is not known here. Kafka moves the partitions of a flow's dead worker to the others meanwhile; connections to
-a dead worker of the lookup server are made again to the others.
+What workers do is not known here. Meanwhile Kafka moves the partitions of a flow's dead worker to the others, and
+callers of the lookup server connect to its other workers.
 """
 
 from __future__ import annotations
