@@ -7,8 +7,9 @@ Rows of 20,000 users lie in Redis in Feast's layout, and once more packed. Each 
 
 Ours: `Client.features(references, {"user_id": [...]})` and the rows of its answer; also packed, and by `AsyncClient`.
 Limit: the same fields of the same keys by redis-py, one HMGET per entity in a pipeline; keys and fields are bytes made
-beforehand, and nothing is decoded. Peer: Feast's `get_online_features(...).to_dict()` over the very rows in Feast's layout, in
-its own environment. All take turns, five rounds; p50 and p99 are the medians of those of the rounds. Microseconds.
+beforehand, and nothing is decoded. Peer: Feast's `get_online_features(...).to_dict()` over the very rows in Feast's
+layout, in its own environment. All take turns, five rounds; p50 and p99 are the medians of those of the rounds, in
+microseconds.
 """
 
 import asyncio
@@ -55,7 +56,7 @@ def ours(url: str, layout: Layout) -> Run:
             began = time.perf_counter()
             rows = client.features(references, {"user_id": each}).rows
             seconds.append(time.perf_counter() - began)
-            assert len(rows) == case.entities and len(rows[0]) == case.features
+            assert (len(rows), len(rows[0])) == (case.entities, case.features)
         return seconds
 
     return run
@@ -70,7 +71,7 @@ def ours_of_tasks(url: str, layout: Layout) -> Run:
                 began = time.perf_counter()
                 rows = (await client.features(references, {"user_id": each})).rows
                 seconds.append(time.perf_counter() - began)
-                assert len(rows) == case.entities and len(rows[0]) == case.features
+                assert (len(rows), len(rows[0])) == (case.entities, case.features)
         return seconds
 
     return lambda case, asked: asyncio.run(ask(case, asked))
@@ -91,7 +92,7 @@ def limit(url: str) -> Run:
                 pipe.hmget(key, fields)
             found = pipe.execute()
             seconds.append(time.perf_counter() - began)
-            assert len(found) == case.entities and None not in found[0]
+            assert (len(found), found[0].count(None)) == (case.entities, 0)
         return seconds
 
     return run

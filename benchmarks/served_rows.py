@@ -1,4 +1,4 @@
-"""Rows of `served_views.Fifty` in a Redis of their own, and the questions that the benchmarks of lookups ask of them."""
+"""Rows of `served_views.Fifty` in a Redis of their own, and the questions that benchmarks of lookups ask."""
 
 import os
 import random
