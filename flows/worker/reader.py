@@ -336,7 +336,7 @@ class Reader:
         for at in places:
             self._failed.pop(at, None)
         self._unfence(places)
-        consumer.incremental_unassign(partitions)
+        _unassign(consumer, partitions)
 
     def _fence(self, at: Place) -> None:
         """Another process has taken the task of a partition that we have."""
@@ -357,7 +357,7 @@ class Reader:
             self._unfence([at])
             if at in self.tasks:
                 self._drop(at, self.tasks[at])
-        consumer.incremental_unassign(partitions)
+        _unassign(consumer, partitions)
 
     def leave(self, places: Sequence[Place]) -> None:
         """Hand tasks over with a last checkpoint each."""
@@ -391,6 +391,12 @@ class Reader:
         """Hand all tasks over and leave the group."""
         self.leave(list(self.tasks))
         self.group.close()
+
+
+def _unassign(consumer: Any, partitions: list[Any]) -> None:
+    """The client remembers what is paused, also of partitions that leave: one that came back would never be read."""
+    consumer.resume([TopicPartition(each.topic, each.partition) for each in partitions])
+    consumer.incremental_unassign(partitions)
 
 
 def _lasts(error: HeadraceError) -> bool:
