@@ -55,6 +55,7 @@ class GroupConsumer:
         self._back: list[Any] = []
         self._back_s = 0.0
         self._failure: BaseException | None = None
+        self._closed = False
         own = {"enable.partition.eof": with_ends, "logger": logger_of(config), "error_cb": self._hear}
         shown = ",".join(self._topics)
         measured = statistics_config(lambda found: observer.client(shown, found))
@@ -148,11 +149,23 @@ class GroupConsumer:
         return True
 
     def close(self) -> None:
-        """Leave the group."""
-        self._call(self.client.close)
+        """Leave the group; what is assigned is handed over first."""
+        try:
+            self._call(self.client.close)
+        finally:
+            self._closed = True
+
+    def abandon(self) -> None:
+        """Leave the group after a failure, handing nothing over. A client that is not closed may hang the interpreter
+        when it is collected."""
+        if not self._closed:
+            self._closed = True
+            self.client.close()
 
     def _kept(self, callback: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
         def called(consumer: Any, partitions: list[Any]) -> None:
+            if self._closed:
+                return  # the client then does by itself what the group wants
             try:
                 callback(consumer, partitions)
             except BaseException as error:  # raised again by `_call`

@@ -154,12 +154,12 @@ class _Worker:
         self._readers: list[Reader] = []
         try:
             for source, its in sources:
-                self._readers += self._open(source, its)
+                self._open(source, its)
         except BaseException:
             self.end()
             raise
 
-    def _open(self, source: KafkaSource, views: list[ViewDefinition]) -> list[Reader]:
+    def _open(self, source: KafkaSource, views: list[ViewDefinition]) -> None:
         settings = self._settings
         own: dict[str, Any] = {"client.id": f"headrace.{settings.name}.{settings.worker}"}
         if settings.on_change == "backfill":  # the group waits while history is read
@@ -180,11 +180,11 @@ class _Worker:
         if settings.dead_letter_topic and settings.dead_letter_topic not in cluster.topics():
             cluster.ensure_topic(settings.dead_letter_topic, DEAD_LETTER_PARTITIONS)
         route_partitions = {route.topic: _route(cluster, route.topic, len(numbers)) for route in stages.routes}
-        readers: list[Reader] = [SourceReader(self._place, config, stages, numbers, route_partitions, outbox, ends)]
+        self._readers.append(SourceReader(self._place, config, stages, numbers, route_partitions, outbox, ends))
         by_number = None if ends is None else {source.number(*at): end for at, end in ends.items()}
         for route in stages.routes:
             routed = consumer_config(source, f"{settings.consumer_group}.{route.name}", {**own, **settings.kafka})
-            readers.append(
+            self._readers.append(
                 RoutedReader(
                     self._place,
                     routed,
@@ -197,7 +197,6 @@ class _Worker:
                     by_number,
                 )
             )
-        return readers
 
     def run(self, asked: Any) -> None:
         """Turn after turn, until asked to stop or everything is read."""
@@ -265,8 +264,10 @@ class _Worker:
             self._online.tell_now(clock.us)
 
     def end(self) -> None:
-        """End the threads and close the store."""
+        """Leave the group if the run has not come to that, end the threads and close the store."""
         self._give_up.set()
+        for reader in self._readers:
+            reader.group.abandon()
         self._logs.end()
         self._online.end()
         for outbox in self._outboxes:
