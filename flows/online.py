@@ -68,8 +68,11 @@ class OnlineReading:
         rows = self._write(np.arange(slots), slots, clock, steady)
         return rows.take(rows.newest != NEVER)
 
-    def advance(self, clock: int, steady: int) -> Columns:
-        """Let the clock move to `clock`; one row per entity of which a value changed by that."""
+    def advance(self, clock: int, steady: int, *, every: bool = False) -> Columns:
+        """Let the clock move to `clock`; one row per entity of which a value changed by that.
+
+        every: also of those in which something entered or left a window and left all values as they were.
+        """
         # Releasing events of `ending` windows takes entries too.
         self.columns.reserve(self.columns.slots, 0)
         plan, st = self._plan, self.columns.state
@@ -77,12 +80,12 @@ class OnlineReading:
         while True:
             slot, n = write_expired(
                 plan.tables, st, self.columns.blocks, self._lanes, self._lanes.view(np.int64), clock, steady, slot,
-                self._rows, n, plan.candidates,
+                self._rows, n, plan.candidates or every,
             )  # fmt: skip
             if slot == len(st.si):
                 break
             self._rows = grow_rows(self._rows, n)
-        return self._columns(n, steady)
+        return self._columns(n, steady, every=every)
 
     def _write(self, touched: Ints, n: int, clock: int, steady: int) -> Columns:
         """One row for each of the first `n` slots in `touched`."""
@@ -95,7 +98,7 @@ class OnlineReading:
         )  # fmt: skip
         return self._columns(n, steady)
 
-    def _columns(self, n: int, steady: int) -> Columns:
+    def _columns(self, n: int, steady: int, *, every: bool = False) -> Columns:
         rows = self._rows
         slot, instant, newest, kind = (c[:n].copy() for c in (rows.slot, rows.instant, rows.newest, rows.kind))
         values = number_columns(self._plan, rows, n)
@@ -105,7 +108,7 @@ class OnlineReading:
             kind[changed] = np.maximum(kind[changed], CANDIDATE + 1)
         self.derivation.add(values, slot, kind)
         out = Columns(slot, instant, newest, values)
-        return out.take(kind != CANDIDATE) if self._plan.candidates and (kind == CANDIDATE).any() else out
+        return out if every or not (kind == CANDIDATE).any() else out.take(kind != CANDIDATE)
 
     def keep(self, slots: Ints) -> None:
         """Keep only these slots, renumbered 0, 1, ... in the order given."""

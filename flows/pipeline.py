@@ -169,6 +169,11 @@ class SourceFlow:
         online = {name: op.advance(clock_us) for name, op in self._operators.items()}
         return Output(online=_filled(online), log=self._settle(clock_us) if self._live else {})
 
+    def follow(self, clock_us: int) -> None:
+        """After `load`: somebody has written rows as of instants up to `clock_us`; see `ShardOperator.follow`."""
+        for op in self._operators.values():
+            op.follow(clock_us)
+
     def tail(self) -> dict[str, pa.Table]:
         """By view, the log rows that would follow if no further event came; see `ShardOperator.tail`."""
         return {name: op.tail() for name, op in self._operators.items() if op.view.log}

@@ -81,6 +81,7 @@ class ShardOperator:
         self._clock = BEGINNING
         self._watermark = BEGINNING
         self._upto = BEGINNING  # the last instant that has settled
+        self._others_upto = BEGINNING  # rows as of instants up to this one may have been written by a predecessor
         self._chain = Chain()
         self._saved = Saved(NEVER, 0, 0)
 
@@ -122,15 +123,25 @@ class ShardOperator:
         """
         events = prepare(self._plan, self._keys, batch)
         self._buffer.add(events)
+        every = self._follows_others
         touched = self._take(events, clock_us)
-        fallen = self._online.advance(self._clock, self._steady)
+        fallen = self._online.advance(self._clock, self._steady, every=every)
         parts = [self._table(rows) for rows in (touched, fallen) if len(rows)]
         return pa.concat_tables(parts) if parts else self._table(touched)
 
     def advance(self, clock_us: int) -> pa.Table:
         """Let the clock move to `clock_us`. Returns online rows of the entities of which a value changed by that."""
+        every = self._follows_others
         self._clock = max(self._clock, clock_us)
-        return self._table(self._online.advance(self._clock, self._steady))
+        return self._table(self._online.advance(self._clock, self._steady, every=every))
+
+    def follow(self, clock_us: int) -> None:
+        """After `load`: somebody has gone on from there before, and has written rows as of instants up to `clock_us`.
+
+        A value may have changed for a while and be again what it was at the checkpoint. So until the clock is there,
+        a row is written whenever a change was due, also if nothing seems to have changed.
+        """
+        self._others_upto = max(self._others_upto, clock_us)
 
     def settle(self, watermark_us: int) -> pa.Table:
         """The watermark has come to `watermark_us`: no event before it comes any more.
@@ -317,6 +328,10 @@ class ShardOperator:
             self._buffer.add(waiting)
             self._take(waiting, self._clock)
         self._online.recall(self._clock, self._steady)
+
+    @property
+    def _follows_others(self) -> bool:
+        return self._clock < self._others_upto
 
     @property
     def _steady(self) -> int:

@@ -162,6 +162,7 @@ class Task:
     def go_on_from(self, position: int | None, clock_us: int) -> None:
         """The online store has our predecessor's rows up to `position`, none of them later than `clock_us`."""
         self._floor_us = clock_us
+        self.flow.follow(clock_us)
         self._silent_until = position if position is not None and position > self.offset else None
 
     def refill(self, before: Mapping[str, pa.Table]) -> None:

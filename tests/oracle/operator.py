@@ -57,7 +57,11 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 
 class Operator:
-    """One view's operator with what it has written so far."""
+    """One view's operator with what it has written so far.
+
+    Attributes:
+        taken: how many events it has been sent, of those that count after a crash.
+    """
 
     def __init__(self, view: View) -> None:
         self.view = view
@@ -66,19 +70,36 @@ class Operator:
         self.chain: list[bytes] = []
         self.online: dict[Key, dict[str, Any]] = {}
         self.log: list[dict[str, Any]] = []
+        self.taken = 0
+        self._kept = (0, 0)
+        self._reached = -FAR
 
     def send(self, taken: Sequence[Taken], clock: int, watermark: int) -> None:
         """Process accepted events at `clock`, then settle to `watermark`."""
+        self._reached = max(self._reached, clock)
         self._write(self.shard.process(batch_of(taken), clock))
         self.log += rows_of(self.shard.settle(watermark))
+        self.taken += len(taken)
 
     def advance(self, clock: int) -> None:
+        self._reached = max(self._reached, clock)
         self._write(self.shard.advance(clock))
 
     def checkpoint(self) -> None:
         """Save what has changed since the last time."""
         part = self.shard.save()
         self.chain = [*self.chain, part.data] if part.delta else [part.data]
+        self._kept = (self.taken, len(self.log))
+
+    def crash(self) -> None:
+        """Go on with a new operator from the last checkpoint: rows online are those of the one before, log rows that
+        were not committed are gone, and events since are to be sent again."""
+        self.shard = ShardOperator(self.definition)
+        if self.chain:
+            self.shard.load(self.chain)
+        self.shard.follow(self._reached)
+        self.taken, rows = self._kept
+        del self.log[rows:]
 
     def restart(self) -> None:
         """Go on with a new operator, from the chain of checkpoints; it is the one before to the last bit."""
@@ -116,19 +137,26 @@ def cut(steps: Sequence[Any], at: Iterable[int]) -> list[list[Any]]:
     return [list(steps[a:b]) for a, b in pairwise(edges)]
 
 
-def drive(view: View, script: list[Sent | Clock], cuts: list[int], restarts: frozenset[int]) -> Operator:
+def drive(
+    view: View,
+    script: list[Sent | Clock],
+    cuts: list[int],
+    restarts: frozenset[int],
+    crashes: frozenset[int] = frozenset(),
+) -> Operator:
     """Run the script in batches, settling after each, restarting before the batches named; check every online row."""
     operator = Operator(view)
     done: list[Sent | Clock] = []
     for number, steps in enumerate(cut(script, cuts)):
         if number in restarts:
             operator.restart()
-        already = len(judge(view.stream, done).taken)
+        if number in crashes:
+            operator.crash()
         done += steps
         judged = judge(view.stream, done)
         if judged.clock == -FAR:
             continue
-        operator.send(judged.taken[already:], judged.clock, judged.watermark)
+        operator.send(judged.taken[operator.taken :], judged.clock, judged.watermark)
         if number % 3:
             operator.checkpoint()
         oracle = Oracle(view, done)
@@ -137,14 +165,25 @@ def drive(view: View, script: list[Sent | Clock], cuts: list[int], restarts: fro
     return operator
 
 
-def check(view: View, script: list[Sent | Clock], cuts: list[int], restarts: frozenset[int], asked: list[int]) -> None:
-    operator = drive(view, script, cuts, restarts)
+def check(
+    view: View,
+    script: list[Sent | Clock],
+    cuts: list[int],
+    restarts: frozenset[int],
+    asked: list[int],
+    crashes: frozenset[int] = frozenset(),
+) -> None:
+    operator = drive(view, script, cuts, restarts, crashes)
     oracle = Oracle(view, script)
     check_log(oracle, operator.log, settled_before(oracle))
     check_log(oracle, operator.log + operator.tail(), None)
-    for t in asked:
+    for number, t in enumerate(asked):
         if t < oracle.judged.clock:
             continue
-        operator.advance(t)
+        if number in crashes:
+            operator.crash()
+            operator.send(oracle.judged.taken[operator.taken :], t, oracle.judged.watermark)
+        else:
+            operator.advance(t)
         for key in oracle.entities:
             check_reading(oracle, key, t, operator.read(key, t))
