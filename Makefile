@@ -59,6 +59,8 @@ bench: setup servers
 
 # Each peer has pins of its own, which need not agree with ours. A benchmark leaves out what is not installed.
 bench-peers: $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
+	@command -v wrk >/dev/null || (apt-get update -qq && apt-get install -qq -y --no-install-recommends wrk) >/dev/null 2>&1 \
+	|| echo 'bench-peers: wrk is not here and cannot be installed; benchmarks of requests/s are left out (apt-get install wrk)' >&2
 
 .peers/%/.installed: benchmarks/peers/%.txt
 	@$(PYTHON) -m venv .peers/$*

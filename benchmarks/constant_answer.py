@@ -1,6 +1,6 @@
 """The HTTP stack of `headrace serve` with nothing behind it: a server that reads a request and answers N bytes at /N.
 
-    python -m benchmarks.constant_answer PORT [WORKERS]
+python -m benchmarks.constant_answer PORT [WORKERS]
 """
 
 import os

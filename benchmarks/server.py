@@ -84,9 +84,12 @@ def answer_bytes(program: Program, case: Case) -> int:
 
 
 def turns(rounds: int, what: str, runs: dict[str, Callable[[int], list[float]]]) -> dict[str, list[float]]:
-    """name -> medians of the figures that each run gives in a round; all take turns, after a round that warms up."""
+    """name -> medians of the figures that each run gives in a round; all take turns.
+
+    A round -1 warms up, where there is more than one.
+    """
     found: dict[str, list[list[float]]] = {name: [] for name in runs}
-    for turn in range(-1, rounds):
+    for turn in range(-1 if rounds > 1 else 0, rounds):
         for name, run in runs.items():
             gc.collect()
             figures = run(turn)
@@ -158,14 +161,14 @@ def main() -> None:
                     programs["feast"] = feast(repository, workers)
                 for each in programs.values():
                     stack.enter_context(running(each, folder))
-                sizes = {case: answer_bytes(programs["ours"], case) for case in CASES}
-                for case, size in sizes.items():
+                for case in CASES:
+                    size = answer_bytes(programs["ours"], case)
                     if workers == 1:
                         latencies(programs, case, size, quick)
-                    if shutil.which("wrk"):
+                    if shutil.which("wrk") and not (quick and case.features > 10):
                         throughput(programs, case, size, workers, folder, quick)
-                if workers == 1:
-                    slowest(programs, CASES[0], sizes[CASES[0]], quick)
+                    if workers == 1 and case == CASES[0]:
+                        slowest(programs, case, size, quick)
 
 
 if __name__ == "__main__":
