@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from headrace.cli.project import DATA
+from headrace.cli.words import given_words, is_given, wrong_for_good
 
 LIVE = "Live flows, from Kafka topics"
 
@@ -143,7 +142,7 @@ def run(
     from headrace.cli.replaying import replay_and_show
     from headrace.ops.errors import DONE
 
-    with _wrong_for_good():
+    with wrong_for_good():
         loaded = load(file)
         chosen = loaded.only(only or ())
         takes_kafka = is_live(chosen, file.name)
@@ -164,7 +163,7 @@ def run(
     }
     settings = configured(file, config, options)
     if takes_kafka:
-        words = tuple(_given_words(context))
+        words = tuple(given_words(context, NOT_PASSED_ON))
         request = Request(loaded, chosen, settings, worker_id, until_end, fresh, words, online, quiet, as_json)
         code = flow(request)
     else:
@@ -173,48 +172,12 @@ def run(
         raise typer.Exit(code)
 
 
-@contextmanager
-def _wrong_for_good() -> Iterator[None]:
-    """In a worker process, a file that is wrong is told to the supervisor as what no restart mends."""
-    import os
-
-    from headrace.features.errors import DefinitionError
-    from headrace.ops.errors import ConfigurationError
-    from headrace.ops.lifeline import VARIABLE
-
-    try:
-        yield
-    except DefinitionError as error:
-        if VARIABLE in os.environ:
-            raise ConfigurationError(str(error)) from error
-        raise
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
 def _refuse_what_does_not_fit(context: typer.Context, takes_kafka: bool, source: str) -> None:
     from headrace.features.errors import HeadraceError
 
-    misplaced = [f"--{name.replace('_', '-')}" for name in ONLY_LIVE if _is_given(context, name)]
+    misplaced = [f"--{name.replace('_', '-')}" for name in ONLY_LIVE if is_given(context, name)]
     if misplaced and not takes_kafka:
         raise HeadraceError(
             f"{', '.join(misplaced)}: for live flows, and source '{source}' is no KafkaSource. Leave it out, or take "
             "the events from a topic."
         )
-
-
-def _given_words(context: typer.Context) -> Sequence[str]:
-    """The options of this command line as words, for worker processes."""
-    words: list[str] = []
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if name in NOT_PASSED_ON or not _is_given(context, name):
-            continue
-        value = context.params[name]
-        option = max(parameter.opts, key=len)
-        for each in value if isinstance(value, list | tuple) else (value,):
-            words += [option] if each is True else [option, str(each)]
-    return words

@@ -28,6 +28,9 @@ KAFKA = "kafka"
 # Short names that were there before the sections, or that everybody would try.
 ALIASES = {"HEADRACE_DATA": ("offline", "data"), "HEADRACE_KAFKA_BOOTSTRAP": (KAFKA, "bootstrap.servers")}
 
+# Options that are not called after their key.
+OPTIONS = {("serve", "statuses"): "--feast-statuses", ("log", "format"): "--log-format"}
+
 # Kubernetes gives every container variables for each service of its namespace; a service may be named headrace-metrics.
 _KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_.*)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?$")
 
@@ -154,7 +157,8 @@ def _of_options(options: Overrides) -> Iterator[Given]:
     for section, keys in options.items():
         for key, value in keys.items():
             if value is not None:
-                option = f"--{key.replace('_', '-')}" if section not in ("online", "kafka") else f"--{section}"
+                name = section if section == KAFKA or (section, key) == ("online", "url") else key
+                option = OPTIONS.get((section, key)) or f"--{name.replace('_', '-')}"
                 yield Given(section, key, value, f"option {option}", text=isinstance(value, str), in_the_open=True)
 
 

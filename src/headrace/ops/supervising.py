@@ -82,7 +82,8 @@ class Supervisor:
 
     Args:
         names: of the workers. command: the words that start the worker of a number. what: they are part of, for the
-            log. inherited: file descriptors that every worker takes over.
+            log. inherited: file descriptors that every worker takes over. variables: besides those of this process,
+            for the worker of a number.
         show: called ten times a second with the workers, for a display. output: called with lines that workers print,
             as bytes; without it they go where those of the supervisor go.
     """
@@ -98,13 +99,14 @@ class Supervisor:
         seed: int | None = None,
         what: str = "the flow",
         inherited: Sequence[int] = (),
+        variables: Callable[[int], Mapping[str, str]] = lambda number: {},
     ) -> None:
         self.workers = [Worker(number, name) for number, name in enumerate(names)]
         self._command = command
         self._policy = policy or Policy()
         self._show = show
         self._output = output
-        self._what, self._inherited = what, tuple(inherited)
+        self._what, self._inherited, self._variables = what, tuple(inherited), variables
         self._random = random.Random(seed)
         self._log = structlog.get_logger("headrace.supervisor")
         self._selector = selectors.DefaultSelector()
@@ -184,7 +186,7 @@ class Supervisor:
                 stdout=piped,
                 stderr=None if piped is None else subprocess.STDOUT,
                 pass_fds=(theirs.fileno(), *self._inherited),
-                env={**os.environ, VARIABLE: str(theirs.fileno())},
+                env={**os.environ, **self._variables(worker.number), VARIABLE: str(theirs.fileno())},
                 process_group=0,  # Ctrl-C is for the supervisor, which passes it on once
             )
         worker.line = Line(ours)
