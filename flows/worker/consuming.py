@@ -88,6 +88,10 @@ class GroupConsumer:
         """Messages that cannot be taken now are given again after a while; nothing more is read until then."""
         self._back, self._back_s = messages, time.monotonic() + KEEP_BACK_S
 
+    def forget(self, at: Place) -> None:
+        """The partition is read again from further back, or by another: what was kept back of it is not given."""
+        self._back = [message for message in self._back if (message.topic(), message.partition()) != at]
+
     @property
     def keeps_back(self) -> bool:
         """Whether messages wait to be given again."""

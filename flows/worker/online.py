@@ -35,7 +35,7 @@ class StoppedError(Exception):
 
 @dataclass
 class _Lane:
-    """One task's rows on their way."""
+    """One task's rows on their way. anew: some of them are rows that the store has lost."""
 
     epoch: int
     written: int
@@ -47,6 +47,7 @@ class _Lane:
     written_mark: int = 0
     stamps: list[npt.NDArray[np.float64]] = field(default_factory=list)
     dirty: bool = False
+    anew: bool = False
 
 
 class OnlineWriter:
@@ -92,7 +93,10 @@ class OnlineWriter:
         """
         reached: Reached | None = self._patiently(lambda: self._store.take_over(self._prefix + part, epoch))
         with self._changed:
-            self._lanes[part] = _Lane(epoch, -1 if reached is None else reached.position, NewestRows(self._views))
+            lane = self._lanes[part] = _Lane(epoch, -1, NewestRows(self._views))
+            if reached is not None:
+                lane.written = lane.position = reached.position
+                lane.clock_us = reached.clock_us
         return reached
 
     def migrate(self, view: ViewDefinition) -> None:
@@ -106,11 +110,14 @@ class OnlineWriter:
         position: int,
         clock_us: int,
         stamps: npt.NDArray[np.float64] | None = None,
+        *,
+        anew: bool = False,
     ) -> None:
         """Have rows written, by view name; never waits.
 
         position: the task's next offset after the events that the rows know of. stamps: (n,) seconds since 1970,
-        timestamps of the records whose effect this is.
+        timestamps of the records whose effect this is. anew: rows that the store has lost. It is told the position only
+        after they are there, so that whoever follows a worker that dies meanwhile writes them again.
         """
         with self._changed:
             self._raise_failure()
@@ -118,6 +125,7 @@ class OnlineWriter:
             if lane.state != "open":
                 return
             lane.rows.add(rows)
+            lane.anew |= anew
             if stamps is not None and len(stamps):
                 lane.stamps.append(stamps)
             if rows or position > lane.position:
@@ -149,10 +157,14 @@ class OnlineWriter:
             self._changed.wait_for(lambda: not self._writing and not self._dirty(), timeout_s)
 
     def tell(self, clock_us: int) -> None:
-        """Say that every row submitted so far is as of this instant or later."""
+        """Say that every row submitted so far is as of this instant or later.
+
+        Each task's position is told again too: a store that has lost rows is noticed by tasks that have none to write.
+        """
         with self._changed:
             self._raise_failure()
             self._clock = clock_us
+            self._tell_positions()
             self._changed.notify_all()
 
     def tell_now(self, clock_us: int) -> None:
@@ -208,6 +220,10 @@ class OnlineWriter:
             self._changed.notify_all()
         self._thread.join()
 
+    def _tell_positions(self) -> None:
+        for lane in self._lanes.values():
+            lane.dirty |= lane.position >= 0
+
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
@@ -248,7 +264,7 @@ class OnlineWriter:
 
     def _gathered(self, lane: _Lane) -> _Lane:
         taken = replace(lane)
-        lane.rows, lane.stamps, lane.dirty = NewestRows(self._views), [], False
+        lane.rows, lane.stamps, lane.dirty, lane.anew = NewestRows(self._views), [], False, False
         return taken
 
     def _write(self, work: Mapping[str, _Lane]) -> None:
@@ -258,7 +274,7 @@ class OnlineWriter:
             Portion(
                 writer=self._prefix + part,
                 epoch=lane.epoch,
-                position=lane.position,
+                position=0 if lane.anew else lane.position,
                 clock_us=lane.clock_us,
                 rows=[(self._views[name], table) for name, table in lane.rows.take().items()],
             )
@@ -277,12 +293,14 @@ class OnlineWriter:
                     self._observer.freshness(now - np.concatenate(stamps))
         with self._changed:
             for portion, outcome in zip(portions, outcomes, strict=True):
-                lane = self._lanes.get(portion.writer.removeprefix(self._prefix))
+                part = portion.writer.removeprefix(self._prefix)
+                lane = self._lanes.get(part)
                 if lane is None or lane.epoch != portion.epoch:
                     continue
                 if outcome == "written":
                     lane.written = max(lane.written, portion.position)
-                    lane.written_mark = max(lane.written_mark, work[portion.writer.removeprefix(self._prefix)].mark)
+                    lane.written_mark = max(lane.written_mark, work[part].mark)
+                    lane.dirty |= work[part].anew  # the position is still to be told
                 else:
                     lane.state = outcome
                     lane.rows, lane.stamps = NewestRows(self._views), []

@@ -1,4 +1,4 @@
-"""A consumer of a group and the tasks of the partitions it is given: poll, hand out, let time pass, checkpoint.
+"""A consumer of a group at work: poll, hand out, let time pass, checkpoint, stop where the stores cannot follow.
 
 What a reader of a source and one of a repartition topic have in common is here; `SourceReader` and `RoutedReader` say
 how messages become events.
@@ -12,24 +12,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from confluent_kafka import OFFSET_END, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
-from headrace.features.errors import DataError, HeadraceError
+from headrace.features.errors import DataError
 from headrace.flows.worker.consuming import GroupConsumer, Place
-from headrace.flows.worker.opening import Workplace, settled_rows
+from headrace.flows.worker.opening import Workplace
 from headrace.flows.worker.task import Task
-from headrace.stores.errors import CorruptError, FencedError, SchemaMismatchError, StoreError
+from headrace.flows.worker.tenancy import Tenancy
 
 logger = logging.getLogger("headrace.worker")
 
 STAMPS = 64
 """So many records of a batch, at most, have their freshness measured."""
-REOPEN_S = (0.5, 10.0)
-"""How long after a failure a task is opened again: at first, and at most after failing again and again."""
-FENCED_S = 10.0
-"""A task that another process has taken over leaves us within this time, or it is ours after all."""
-FENCES, FENCES_WITHIN_S = 4, 300.0
-"""Taken over so often within so long: two flows write the same parts."""
 ASK_S = 0.3
 """How often a worker that is through asks whether the others are."""
 DRAIN_S = 30.0
@@ -51,28 +45,23 @@ class Reader:
         self._topics = list(topics)
         self._ends = ends
         self._config = dict(config)
-        self.tasks: dict[Place, Task] = {}
-        self._failed: dict[Place, tuple[float, int]] = {}
-        self._fenced: dict[Place, float] = {}
-        self._fences: dict[Place, list[float]] = {}
-        self._paused = False
         self._shown = 0.0
-        self._refilled = float("-inf")
         self._committed: dict[Place, int] = {}
         self._ask_s = self._again_s = 0.0
-        self.assigned_once = False
+        self.tenancy = Tenancy(place, self.open, self._dropped)
+        self.tasks = self.tenancy.tasks
         self.group = GroupConsumer(
             config,
             topics,
             place.settings.batch_size,
             place.observer,
             with_ends=ends is not None,
-            assigned=self._assigned,
+            assigned=self.tenancy.assigned,
             revoked=self._revoked,
-            lost=self._lost,
+            lost=self.tenancy.lost,
             gap=self._gap,
         )
-        self.consumer = self.group.client
+        self.consumer = self.tenancy.client = self.group.client
 
     # What the two kinds do in their own way
 
@@ -130,9 +119,9 @@ class Reader:
         now = time.monotonic()
         for at, offset in self.group.ends.items():
             if at in self.tasks:
-                self.tasks[at].offset = max(self.tasks[at].offset, offset)
+                self.tasks[at].come_to(offset)
         self.group.ends.clear()
-        self._watch(now)
+        self.tenancy.watch(now)
         self._press()
         self._checkpoint(now)
         if now - self._shown >= 1.0:
@@ -150,7 +139,7 @@ class Reader:
 
         A partition may be on its way from one worker to another, and then nobody has it: so what is committed counts.
         """
-        if self._ends is None or self._failed or self.group.keeps_back or not self.assigned_once:
+        if self._ends is None or not self.tenancy.whole or self.group.keeps_back:
             return False
         if not all(self.finished(task) for task in self.tasks.values()):
             return False
@@ -183,90 +172,14 @@ class Reader:
     @property
     def ready(self) -> bool:
         """Whether tasks are here and up to what was written before."""
-        return not self._failed and self.assigned_once and not any(task.silent for task in self.tasks.values())
-
-    def _watch(self, now: float) -> None:
-        """Open again what has failed; give up what others have taken."""
-        for at, task in list(self.tasks.items()):
-            failure = task.log.failure
-            state = self._place.online.state(task.part)
-            if isinstance(failure, FencedError) or state == "fenced":
-                self._drop(at, task)
-                self._fence(at)
-                self.consumer.pause([TopicPartition(*at)])
-            elif failure is not None:
-                self._drop(at, task)
-                tries = self._failed.get(at, (0.0, 0))[1]
-                self._failed[at] = (now + min(REOPEN_S[0] * 2**tries, REOPEN_S[1]), tries + 1)
-                self.consumer.pause([TopicPartition(*at)])
-            elif state == "lost":
-                try:
-                    self._refill(task, now)
-                except FencedError:
-                    self._drop(at, task)
-                    self._fence(at)
-                    self.consumer.pause([TopicPartition(*at)])
-        for at, (due, tries) in list(self._failed.items()):
-            if due <= now:
-                self._reopen(at, tries)
-        for at, since in list(self._fenced.items()):
-            if now - since > FENCED_S:
-                self._take_back(at, now)
-
-    def _take_back(self, at: Place, now: float) -> None:
-        """A partition that the group still gives to us, though another process had taken its part: the other was
-        late.
-
-        Raises:
-            FencedError: it happens again and again, so the other is alive and of another group.
-        """
-        self._fences[at] = [when for when in self._fences.get(at, []) if now - when < FENCES_WITHIN_S]
-        if len(self._fences[at]) >= FENCES:
-            raise FencedError(
-                f"Topic '{at[0]}', partition {at[1]}: another process writes this flow's part, again and again, and is "
-                "in another consumer group, since ours still has the partition. Give one of the two flows another "
-                "name, or another data folder and project."
-            )
-        self._unfence([at])
-        self._failed[at] = (now, 0)
-
-    def _refill(self, task: Task, now: float) -> None:
-        self._place.observer.trouble("online store", f"it has lost rows; '{task.part}' writes all of them anew")
-        self._place.online.open(task.part, task.epoch)
-        recent = now - self._refilled < DRAIN_S  # another task has just written what the log has
-        before = {} if recent else settled_rows(self._place, self._views())
-        self._refilled = now
-        task.refill(before)
-        self._place.observer.recovered("online store")
-
-    def _views(self) -> list[Any]:
-        return list({view.name: view for task in self.tasks.values() for view in task.flow.views}.values())
-
-    def _reopen(self, at: Place, tries: int) -> None:
-        try:
-            task = self.open(*at)
-        except FencedError:
-            del self._failed[at]
-            self._fence(at)
-            return
-        except HeadraceError as error:
-            if _lasts(error):
-                raise
-            self._try_later(at, tries, error)
-            return
-        del self._failed[at]
-        self._place.observer.recovered("log")
-        self._add(at, task)
-        self.consumer.seek(TopicPartition(at[0], at[1], task.offset))
-        if not self._paused:
-            self.consumer.resume([TopicPartition(*at)])
+        return self.tenancy.whole and not any(task.silent for task in self.tasks.values())
 
     def _press(self) -> None:
         """Stop reading while the stores cannot follow, and go on when they have (backpressure)."""
         full = self.group.keeps_back or self._place.online.full() or self._place.logs.full()
-        if full == self._paused:
+        if full == self.tenancy.paused:
             return
-        self._paused = full
+        self.tenancy.paused = full
         mine = [TopicPartition(*at) for at, task in self.tasks.items() if not task.paused]
         (self.consumer.pause if full else self.consumer.resume)(mine)
 
@@ -277,11 +190,6 @@ class Reader:
             task = min(due, key=lambda each: each.due_s)
             again = 0.2 if not task.checkpoint() else self._place.settings.checkpoint_every_s
             task.due_s = now + again
-
-    def _try_later(self, at: Place, tries: int, error: HeadraceError) -> None:
-        """A task that cannot be opened now, as when a disk is full, is opened after a while."""
-        self._failed[at] = (time.monotonic() + min(REOPEN_S[0] * 2**tries, REOPEN_S[1]), tries + 1)
-        self._place.observer.trouble("log", str(error))
 
     def _show(self) -> None:
         """Figures, and the group's offsets for lag monitors, once a second."""
@@ -299,65 +207,14 @@ class Reader:
         if offsets:
             self.consumer.commit(offsets=offsets, asynchronous=True)
 
-    # Partitions come and go
-
-    def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
-        self.assigned_once = True
-        given: list[TopicPartition] = []
-        waiting: list[TopicPartition] = []
-        for each in partitions:
-            at = (each.topic, each.partition)
-            try:
-                task = self.open(*at)
-            except FencedError:  # it has been given to another process since: we are told so soon
-                self._fence(at)
-                waiting.append(TopicPartition(at[0], at[1], OFFSET_END))
-                continue
-            except StoreError as error:
-                if _lasts(error):
-                    raise
-                self._try_later(at, 0, error)
-                waiting.append(TopicPartition(at[0], at[1], OFFSET_END))
-                continue
-            self._add(at, task)
-            given.append(TopicPartition(at[0], at[1], task.offset))
-        consumer.incremental_assign(given + waiting)
-        paused = given + waiting if self._paused else waiting
-        if paused:
-            consumer.pause([TopicPartition(each.topic, each.partition) for each in paused])
-
-    def _add(self, at: Place, task: Task) -> None:
-        self.tasks[at] = task
-        self._place.observer.assigned(task.part, *at)
+    # Handing over
 
     def _revoked(self, consumer: Any, partitions: list[Any]) -> None:
-        places = [(each.topic, each.partition) for each in partitions]
-        self.leave([at for at in places if at in self.tasks])
-        for at in places:
-            self._failed.pop(at, None)
-        self._unfence(places)
-        _unassign(consumer, partitions)
+        self.tenancy.revoked(consumer, partitions, self.leave)
 
-    def _fence(self, at: Place) -> None:
-        """Another process has taken the task of a partition that we have."""
-        self._fenced[at] = time.monotonic()
-        self._fences.setdefault(at, []).append(self._fenced[at])
-        self._place.observer.trouble("task", f"topic '{at[0]}', partition {at[1]} was taken over by another process")
-
-    def _unfence(self, places: Sequence[Place]) -> None:
-        """Partitions that others write have left us: all is as it should be."""
-        if [at for at in places if self._fenced.pop(at, None) is not None] and not self._fenced:
-            self._place.observer.recovered("task")
-
-    def _lost(self, consumer: Any, partitions: list[Any]) -> None:
-        """The group has given the partitions to others while we were away: nothing of ours counts any more."""
-        for each in partitions:
-            at = (each.topic, each.partition)
-            self._failed.pop(at, None)
-            self._unfence([at])
-            if at in self.tasks:
-                self._drop(at, self.tasks[at])
-        _unassign(consumer, partitions)
+    def _dropped(self, at: Place) -> None:
+        self._committed.pop(at, None)
+        self.group.forget(at)
 
     def leave(self, places: Sequence[Place]) -> None:
         """Hand tasks over with a last checkpoint each."""
@@ -378,30 +235,12 @@ class Reader:
             except KafkaException as error:  # of use to lag monitors only; the checkpoints have the offsets
                 logger.debug("the group's offsets were not committed: %s", error)
         for at in places:
-            self._drop(at, self.tasks[at])
-
-    def _drop(self, at: Place, task: Task) -> None:
-        del self.tasks[at]
-        self._committed.pop(at, None)
-        self._place.online.close(task.part)
-        self._place.logs.close(task.log)
-        self._place.observer.revoked(task.part)
+            self.tenancy.drop(at)
 
     def close(self) -> None:
         """Hand all tasks over and leave the group."""
         self.leave(list(self.tasks))
         self.group.close()
-
-
-def _unassign(consumer: Any, partitions: list[Any]) -> None:
-    """The client remembers what is paused, also of partitions that leave: one that came back would never be read."""
-    consumer.resume([TopicPartition(each.topic, each.partition) for each in partitions])
-    consumer.incremental_unassign(partitions)
-
-
-def _lasts(error: HeadraceError) -> bool:
-    """Whether an error is there the next time too, so that a person has to look at it."""
-    return not isinstance(error, StoreError) or isinstance(error, SchemaMismatchError | CorruptError)
 
 
 def sampled_stamps(messages: Sequence[Any]) -> npt.NDArray[np.float64]:

@@ -153,7 +153,7 @@ class SourceReader(Reader):
 
     def _hold_back(self) -> None:
         """Pause partitions that are far ahead while others catch up, so that few events wait for the watermark."""
-        if self._paused:
+        if self.tenancy.paused:
             return
         newest: dict[Place, int] = {}
         behind = []

@@ -128,6 +128,13 @@ class Task:
         topic, partition = source.place(letter.partition)
         return replace(letter, topic=topic, partition=partition)
 
+    def come_to(self, offset: int) -> None:
+        """Nothing that counts is before `offset`: what comes before it are marks of transactions."""
+        if offset > self.offset:
+            self.offset = offset
+            if self.silent:
+                self._show({}, None)
+
     def advance(self, clock_us: int) -> None:
         """Let time pass without events (contract C5)."""
         output = self.flow.advance(max(clock_us, self._floor_us))
@@ -167,10 +174,11 @@ class Task:
 
     def refill(self, before: Mapping[str, pa.Table]) -> None:
         """Write every row anew, because the store has lost them: those of the log, then those held in memory."""
+        part, offset = self.part, self.offset
         for name, table in before.items():
             if table.num_rows:
-                self._online.submit(self.part, {name: table}, self.offset, self._clock_us())
-        self._online.submit(self.part, self.flow.rows(self._clock_us()), self.offset, self._clock_us())
+                self._online.submit(part, {name: table}, offset, self._clock_us(), anew=True)
+        self._online.submit(part, self.flow.rows(self._clock_us()), offset, self._clock_us(), anew=True)
 
     def show_all(self) -> None:
         """Write the row of every entity in memory, because a view has changed; what has emptied stays as it was."""

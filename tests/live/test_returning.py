@@ -41,9 +41,9 @@ def test_a_paused_partition_leaves_and_returns(
             there_and_back.append(at)
             partition = TopicPartition(*at)
             self.consumer.pause([partition])  # as for backpressure, or when another process had taken the task
-            (self._lost if leaves == "lost" else self._revoked)(self.consumer, [partition])
+            (self.tenancy.lost if leaves == "lost" else self._revoked)(self.consumer, [partition])
             assert at not in self.tasks
-            self._assigned(self.consumer, [partition])
+            self.tenancy.assigned(self.consumer, [partition])
         turn(self, clock_us)
 
     monkeypatch.setattr(Reader, "turn", once_there_and_back)

@@ -1,5 +1,7 @@
 """What a flow makes of its topics: where it begins, gaps, transactions, several topics, partitions that are added."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,22 +105,43 @@ def test_messages_deleted_before_they_were_read(kafka: Kafka, tmp_path: Path) ->
 
 def test_aborted_transactions_are_not_read_and_their_marks_are_no_gap(kafka: Kafka, tmp_path: Path) -> None:
     topic = kafka.new_topic(1)
-    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
-    producer.init_transactions(30)
-    for second, kept in enumerate((True, False, True, False)):
-        producer.begin_transaction()
-        producer.produce(topic, f'{{"driver": "7", "at": "2026-05-01T12:00:{second:02d}Z"}}', partition=0)
-        assert producer.flush(30) == 0
-        if kept:
-            producer.commit_transaction(30)
-        else:
-            producer.abort_transaction(30)
-    assert kafka.ends(topic) == {0: 8}
     drivers = view(kafka, topic)
+    transactions(kafka, topic, (True, False, True, False))
+    assert kafka.ends(topic) == {0: 8}
     assert run(drivers, tmp_path).taken == 2
     kafka.produce(topic, [ride(9)])
     assert run(drivers, tmp_path).taken == 1
     assert rides_of(drivers, tmp_path) == 3
+
+
+def test_a_restart_comes_to_where_rows_are_by_a_mark_of_a_transaction(kafka: Kafka, tmp_path: Path) -> None:
+    """The dead worker had told the store the end of the topic, behind such a mark, and had not committed yet."""
+    topic = kafka.new_topic(1)
+    drivers = view(kafka, topic)
+    transactions(kafka, topic, (True, False))
+    assert run(drivers, tmp_path / "data").taken == 1
+    shutil.copytree(tmp_path / "data" / "log", tmp_path / "log")
+    transactions(kafka, topic, (True, False))
+    assert run(drivers, tmp_path / "data").taken == 1
+    shutil.rmtree(tmp_path / "data" / "log")
+    shutil.copytree(tmp_path / "log", tmp_path / "data" / "log")
+    assert run(drivers, tmp_path / "data").taken == 1
+    assert rides_of(drivers, tmp_path / "data") == 2
+    assert run(drivers, tmp_path / "data").taken == 0
+
+
+def transactions(kafka: Kafka, topic: str, kept: Sequence[bool]) -> None:
+    """A ride by each transaction, which is committed or aborted."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
+    producer.init_transactions(30)
+    for second, good in enumerate(kept):
+        producer.begin_transaction()
+        producer.produce(topic, f'{{"driver": "7", "at": "2026-05-01T12:00:{second:02d}Z"}}', partition=0)
+        assert producer.flush(30) == 0
+        if good:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
 
 
 def test_several_topics(kafka: Kafka, tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ def drivers(*given: tuple[str, int, int]) -> pa.Table:
 
 
 class Watching(MemoryStore):
-    """A store in memory that can be away or slow, and remembers the round trips."""
+    """A store in memory that can be away or slow, and remembers its round trips.
+
+    trips: rows of each. told: position and rows of each portion.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,12 +55,14 @@ class Watching(MemoryStore):
         self.gate = threading.Event()
         self.gate.set()
         self.trips: list[int] = []
+        self.told: list[tuple[int, int]] = []
 
     def write_portions(self, portions: Sequence[Portion]) -> list[Written]:
         self.gate.wait(10)
         if self.away:
             raise UnreachableError("The store is away.")
         self.trips.append(sum(table.num_rows for portion in portions for _, table in portion.rows))
+        self.told += [(portion.position, sum(table.num_rows for _, table in portion.rows)) for portion in portions]
         return super().write_portions(portions)
 
 
@@ -192,6 +197,34 @@ def test_a_store_that_lost_its_rows_is_noticed_and_filled_again() -> None:
     online.submit("rides-0000", {"drivers": drivers(("a", 1, 1), ("b", 2, 1))}, 11, 2)
     assert online.written("rides-0000", 11, 5.0)
     assert counts(store) == {"a": 1, "b": 1}
+    online.end()
+
+
+def test_a_store_that_lost_its_rows_is_noticed_by_a_task_that_has_none_to_write() -> None:
+    store = Watching()
+    online = writer(store)
+    online.open("rides-0000", 1)
+    online.submit("rides-0000", {"drivers": drivers(("a", 1, 1))}, 10, 1)
+    assert online.written("rides-0000", 10, 5.0)
+    store._rows.clear()
+    store._writers.clear()
+    online.tell(2)
+    online.rest(5)
+    assert online.state("rides-0000") == "lost"
+    online.end()
+
+
+def test_rows_that_were_lost_are_there_before_the_position_is_told() -> None:
+    """Whoever follows a worker that dies in between finds position 0, and writes them again."""
+    store = Watching()
+    online = writer(store)
+    online.open("rides-0000", 1)
+    with online.together():
+        online.submit("rides-0000", {"drivers": drivers(("a", 1, 1), ("b", 1, 1))}, 10, 1, anew=True)
+        online.submit("rides-0000", {"drivers": drivers(("c", 2, 1))}, 11, 2)
+        mark = online.mark("rides-0000")
+    assert online.written("rides-0000", 11, 5.0, mark)
+    assert store.told == [(0, 3), (11, 0)]
     online.end()
 
 
