@@ -11,6 +11,7 @@ import typer.core
 from headrace.cli.failing import told
 from headrace.cli.project import DATA, asked_view
 from headrace.cli.run_command import run
+from headrace.cli.serve_command import serve
 from headrace.version import VERSION
 
 GUIDE = """Features for machine learning from event streams: define them in a Python file, replay them, ask for them.
@@ -121,6 +122,7 @@ def views(file: ViewsPath, as_json: AsJson = False) -> None:
 
 
 app.command()(run)
+app.command()(serve)
 
 
 @app.command()

@@ -24,6 +24,7 @@ AGE_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600
 ROUTES = (
     "/get-online-features",
     "/push",
+    "/write-to-online-store",
     "/features",
     "/healthz",
     "/readyz",
