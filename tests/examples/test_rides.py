@@ -25,10 +25,9 @@ from headrace.features.time import instant_us
 from headrace.serving.client import Client
 from headrace.stores.opening import open_online
 
-pytestmark = pytest.mark.flaky(reruns=1)  # processes on two shared cores, see tests/live/conftest.py
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GENERATOR = EXAMPLES / "rides_generator.py"
+LIMIT_S = 120  # many times what anything here takes on a busy machine
 START = datetime(2026, 3, 6, 17, 0, tzinfo=UTC)
 
 
@@ -124,13 +123,13 @@ def test_the_generator_makes_its_topic_and_ctrl_c_ends_it(kafka: Kafka) -> None:
     kafka.topics.append(topic)
     command = [sys.executable, GENERATOR, "--topic", topic, "--bootstrap", kafka.bootstrap, "--rate", "2000"]
     running = subprocess.Popen([*command, "--partitions", "3"], stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 30
+    until = time.monotonic() + LIMIT_S
     while topic not in kafka.names() or sum(kafka.ends(topic).values()) < 500:
         assert time.monotonic() < until
         assert running.poll() is None
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=30)
+    _, told = running.communicate(timeout=LIMIT_S)
     assert running.returncode == 0, told
     messages = kafka.consume(topic)
     assert f"{len(messages):,} sent" in told
@@ -186,7 +185,7 @@ def test_from_kafka_to_redis_the_features_are_a_count_by_hand(
         assert len(expected) == 300
         client = Client(open_online(redis_server.url, read_only=True))
         view = load(EXAMPLES / "rides.py").view("driver_activity")
-        until = time.monotonic() + 60
+        until = time.monotonic() + LIMIT_S
         while True:
             vectors = {driver: client.get(view, driver_id=driver) for driver in expected}
             differ = {
@@ -202,7 +201,7 @@ def test_from_kafka_to_redis_the_features_are_a_count_by_hand(
         assert "last_zone" in run(words("headrace get"))
     finally:
         flow.send_signal(signal.SIGINT)
-        _, told = flow.communicate(timeout=60)
+        _, told = flow.communicate(timeout=LIMIT_S)
     assert "Traceback" not in told
     assert "driver-42" in run(words("headrace history"))
     assert "malformed" in run([sys.executable, "-m", "headrace", "dead", "--json"])

@@ -14,7 +14,7 @@ from tests.oracle.naive import FAR
 from tests.servers.kafka import Kafka
 
 
-def until_settled(flow: LiveFlow, kafka: Kafka, messages: Sequence[Message], timeout_s: float = 90) -> None:
+def until_settled(flow: LiveFlow, kafka: Kafka, messages: Sequence[Message]) -> None:
     """Wait until checkpoints cover every message, and until every part of every view has settled all they say."""
     ends: dict[str, int] = {}
     watermarks: dict[str, int] = {}
@@ -54,4 +54,4 @@ def until_settled(flow: LiveFlow, kafka: Kafka, messages: Sequence[Message], tim
                 left.append(f"{name} settled {sorted(got)}, to be settled to {watermark}")
         return not left
 
-    flow.until(settled, "everything read and settled", timeout_s, lambda: "; ".join(left))
+    flow.until(settled, "everything read and settled", why=lambda: "; ".join(left))

@@ -12,6 +12,7 @@ from headrace.features import Entity, Event, EventTime, FeatureView, KafkaSource
 from headrace.flows.worker.reader import Reader
 from headrace.flows.worker.running import run_worker
 from headrace.flows.worker.settings import FlowSettings
+from tests.live.flow import LIMIT_S
 from tests.servers.kafka import Kafka
 
 
@@ -48,7 +49,7 @@ def test_a_paused_partition_leaves_and_returns(
 
     monkeypatch.setattr(Reader, "turn", once_there_and_back)
     stop = threading.Event()
-    limit = threading.Timer(60, stop.set)
+    limit = threading.Timer(LIMIT_S, stop.set)
     limit.start()
     settings = FlowSettings(name=topic, data=str(tmp_path), clock="stream", until_end=True)
     summary = run_worker([Drivers], settings, stop=stop)
