@@ -4,14 +4,13 @@ python -m benchmarks.constant_answer PORT [WORKERS]
 """
 
 import os
-import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Any
 
-import uvicorn
+from headrace.ops.http_server import HttpServer
+from headrace.ops.server_address import listening
 
 Message = MutableMapping[str, Any]
 
@@ -37,12 +36,7 @@ def main(port: str, workers: str = "1") -> None:
     for _ in range(int(workers) - 1):
         if os.fork() == 0:
             break
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind(("127.0.0.1", int(port)))
-    config = uvicorn.Config(app, lifespan="off", access_log=False, log_level="warning", loop="uvloop", http="httptools")
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    uvicorn.Server(config).run([listener])
+    HttpServer(app).run(listening("127.0.0.1", int(port)))
 
 
 if __name__ == "__main__":
