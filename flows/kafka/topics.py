@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
+import tenacity
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -76,7 +77,7 @@ class Cluster:
     def ensure_topic(
         self, topic: str, partitions: int, *, replication: int = -1, settings: Mapping[str, str] | None = None
     ) -> bool:
-        """Make a topic unless it is there; whether it was made.
+        """Make a topic unless it is there, and wait until brokers tell about it; whether it was made.
 
         replication: copies; -1: what the brokers take by default. settings: of the topic, such as `retention.ms`.
 
@@ -87,7 +88,7 @@ class Cluster:
         try:
             self._result(self._admin.create_topics([made], request_timeout=self._timeout)[topic], f"make '{topic}'")
         except _AlreadyThereError:
-            there = self.partitions([topic])[topic]
+            there = self._told_about(topic)
             if there != partitions:
                 raise ClusterError(
                     f"Topic '{topic}' has {there} partitions, and this flow needs {partitions}. Its keys would go to "
@@ -95,7 +96,18 @@ class Cluster:
                     "flow another name."
                 ) from None
             return False
+        self._told_about(topic)
         return True
+
+    def _told_about(self, topic: str) -> int:
+        """How many partitions a topic has that was just made: brokers learn of it a moment later."""
+        wait = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(UnknownTopicError),
+            wait=tenacity.wait_fixed(0.05),
+            stop=tenacity.stop_after_delay(self._timeout),
+            reraise=True,
+        )
+        return wait(lambda: self.partitions([topic])[topic])
 
     def delete_topics(self, topics: Sequence[str]) -> None:
         """Delete topics with all that is in them."""

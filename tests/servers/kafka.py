@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,11 +158,23 @@ class Kafka:
         client = admin(self.bootstrap)  # held until the answer is there
         client.create_topics([made])[topic].result(30)
         self.topics.append(topic)
+        self._until_told(client, topic, partitions)
 
     def grow(self, topic: str, partitions: int) -> None:
         """More partitions for a topic."""
         client = admin(self.bootstrap)
         client.create_partitions([NewPartitions(topic, partitions)])[topic].result(30)
+        self._until_told(client, topic, partitions)
+
+    def _until_told(self, client: AdminClient, topic: str, partitions: int) -> None:
+        """The controller has made them; the broker tells clients a moment later."""
+        until = time.monotonic() + 30
+        while True:
+            told = client.list_topics(topic, timeout=10).topics[topic].partitions
+            if len(told) == partitions and all(each.leader >= 0 for each in told.values()):
+                return
+            assert time.monotonic() < until, f"The broker tells of {len(told)} of {partitions} partitions of {topic}."
+            time.sleep(0.02)
 
     def produce(
         self,
