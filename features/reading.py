@@ -304,7 +304,9 @@ def _move_columns(view: ViewDefinition, plan: _Plan, known: dict[str, Pair], ela
     for name, half_life in view.decaying.items():
         if name in known:
             values, valid = known[name]
-            moved = np.where(valid, values, 0.0).astype(np.float64) * 2.0 ** -(elapsed / half_life)
+            # Power by power, as `decay` has it: NumPy's own takes other roads, and one in twenty ends a bit elsewhere.
+            factors = np.fromiter(map((2.0).__pow__, (-(elapsed / half_life)).tolist()), np.float64, n)
+            moved = np.where(valid, values, 0.0).astype(np.float64) * factors
             fixed = _equal((values, valid), plan.defaults[name]) if name in plan.defaults else still
             known[name] = np.where(fixed | still, values, moved).astype(np.float64), valid
     if view.rederived:
