@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from headrace.cli.failing import exit_code
 from headrace.cli.loading import ViewsFile
 from headrace.cli.places import Online, online_of
 from headrace.features.errors import HeadraceError
@@ -141,12 +142,15 @@ def _supervise(serving: Serving, cells: SharedCells, port: int) -> int:
 
 
 def _work(serving: Serving, place: Place) -> int:
-    """As a supervised process."""
-    log = serving.config.log
-    _set_up_logs(log, worker=str(place.number))
+    """As a supervised process: what goes wrong is told in the log, and to the supervisor by the exit code."""
+    _set_up_logs(serving.config.log, worker=str(place.number))
     layout = LookupLayout(serving.served)
-    cells = SharedCells.inherited(layout.layout, place.workers, place.cells)
-    return _serve(serving, layout, cells, place)
+    try:
+        cells = SharedCells.inherited(layout.layout, place.workers, place.cells)
+        return _serve(serving, layout, cells, place)
+    except HeadraceError as error:
+        structlog.get_logger("headrace.server").error("worker cannot go on", error=str(error))
+        return exit_code(error)
 
 
 def _serve(serving: Serving, layout: LookupLayout, cells: SharedCells, place: Place) -> int:
