@@ -7,8 +7,10 @@ from headrace.serving.client import Client
 from headrace.serving.failing import RetryBudget
 from headrace.serving.table import FeatureTable
 from headrace.serving.vectors import FeatureVector, FeatureVectors
+from headrace.serving.watching import Answer, Watcher
 
 __all__ = [
+    "Answer",
     "AsyncClient",
     "Client",
     "FeatureTable",
@@ -17,4 +19,5 @@ __all__ = [
     "OutOfReachError",
     "RetryBudget",
     "RowCache",
+    "Watcher",
 ]

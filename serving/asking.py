@@ -55,6 +55,7 @@ class Plan:
 
     Args:
         features: in the order of answers. on_demand: computed after them, from `inputs` and `request`.
+        service: whose features these are, if they are a service's.
     """
 
     def __init__(
@@ -64,8 +65,9 @@ class Plan:
         on_demand: tuple[NamedFeature, ...] = (),
         inputs: Mapping[str, FeatureOf] | None = None,
         request: tuple[Request, ...] = (),
+        service: FeatureService | None = None,
     ) -> None:
-        self.shown, self.on_demand, self.request = shown, on_demand, request
+        self.shown, self.on_demand, self.request, self.service = shown, on_demand, request, service
         inputs = inputs or {}
         needed: dict[str, tuple[ViewDefinition, dict[str, None]]] = {}
         for view, name in [
@@ -276,7 +278,7 @@ def entity_of(key: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> Mapping
 def plan_of(service: FeatureService) -> Plan:
     """The plan of a feature service."""
     shown = f"Service '{service.name}' version {service.version}"
-    return Plan(shown, service.features, service.on_demand, service.inputs, service.request)
+    return Plan(shown, service.features, service.on_demand, service.inputs, service.request, service)
 
 
 def instant_of(clock: Clock | None, asked_us: int | None) -> int:

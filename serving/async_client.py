@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from headrace.features.time import instant_us
 from headrace.serving.asking import Entities, Part, entity_of, instant_of
 from headrace.serving.caching import RowCache
-from headrace.serving.catalog import Catalog, Known
-from headrace.serving.failing import RetryBudget, alone, failed, worth_another_try
+from headrace.serving.catalog import Known
+from headrace.serving.failing import RetryBudget, alone, failed
+from headrace.serving.lookups import Lookups
 from headrace.serving.table import FeatureTable
 from headrace.serving.vectors import FeatureVector, FeatureVectors
+from headrace.serving.watching import Watcher
 from headrace.stores.errors import StoreError, UnreachableError
 from headrace.stores.lookups import Ask, Looked
 from headrace.stores.online import Clock, OnlineStore, View
+
+if TYPE_CHECKING:
+    from headrace.stores.opening import Layout
 
 
 class _Reader(Protocol):
@@ -41,39 +47,50 @@ class _InPlace:
         """The store is its owner's to close."""
 
 
-class AsyncClient:
-    """Reads features from an online store, from the tasks of one event loop. Arguments and methods are those of
-    `Client`.
+class AsyncClient(Lookups):
+    """Reads features from an online store, from the tasks of one event loop. Methods are those of `Client`.
 
     Args:
-        store: a `RedisStore`, whose address is read by asyncio, or a store of this machine, which is read in place.
+        store: a `RedisStore`, whose address is read by asyncio, or a store of this machine, which is read in place; or
+            an address. known, on_failure, retries, cache, watchers, project, layout: see `Lookups`.
         timeout_s: for a whole call, retries included.
         connections: to Redis, the most at a time; a task that needs one more waits.
     """
 
     def __init__(
         self,
-        store: OnlineStore,
+        store: OnlineStore | str | PathLike[str],
         known: Known | Iterable[Known] = (),
         *,
         on_failure: Literal["raise", "partial"] = "raise",
         retries: RetryBudget | None = None,
         cache: RowCache | None = None,
+        watchers: Sequence[Watcher] = (),
+        project: str | None = None,
+        layout: Layout | None = None,
         timeout_s: float = 5.0,
         connections: int = 64,
     ) -> None:
         from headrace.stores.redis import RedisStore
 
-        self.store = store
-        self.catalog = Catalog(known)
-        self.on_failure, self.retries, self.cache, self.timeout_s = on_failure, retries, cache, timeout_s
+        super().__init__(
+            store,
+            known,
+            on_failure=on_failure,
+            retries=retries,
+            cache=cache,
+            watchers=watchers,
+            project=project,
+            layout=layout,
+        )
+        self.timeout_s = timeout_s
         self._reader: _Reader
-        if isinstance(store, RedisStore):
+        if isinstance(self.store, RedisStore):
             from headrace.stores.redis_async import AsyncRedisReader
 
-            self._reader = AsyncRedisReader(store, timeout_s=timeout_s, connections=connections)
+            self._reader = AsyncRedisReader(self.store, timeout_s=timeout_s, connections=connections)
         else:
-            self._reader = _InPlace(store)
+            self._reader = _InPlace(self.store)
 
     async def features(
         self,
@@ -84,19 +101,30 @@ class AsyncClient:
         request: Mapping[str, Sequence[Any]] | None = None,
         at: datetime | str | None = None,
         full_names: bool = False,
+        trace: str | None = None,
     ) -> FeatureTable:
         """Features of several views for several entities, in one round trip; arguments and errors as
         `Client.features`."""
-        question = self.catalog.plan(asked, full_names).question(entities, request)
-        exactly = None if at is None else instant_us(at, "at")
-        if self.cache is not None and exactly is None:
-            kept = self.cache.kept(question.asks)
-            if kept.missing:
-                kept.take(*await self._parts(kept.missing))
-            clock, rows = kept.clock, kept.rows
-        else:
-            clock, rows = await self._parts(question.asks)
-        return question.answer(rows, instant_of(clock, exactly), exactly is not None)
+        watched, plan = self._watchers.call(trace), None
+        try:
+            plan = self.catalog.plan(asked, full_names)
+            question = plan.question(entities, request)
+            exactly = None if at is None else instant_us(at, "at")
+            if self.cache is not None and exactly is None:
+                kept = self.cache.kept(question.asks)
+                if kept.missing:
+                    kept.take(*await self._parts(kept.missing))
+                clock, rows = kept.clock, kept.rows
+            else:
+                clock, rows = await self._parts(question.asks)
+            table = question.answer(rows, instant_of(clock, exactly), exactly is not None)
+        except Exception as error:
+            if watched is not None:
+                watched.failed(plan, error)
+            raise
+        if watched is not None:
+            watched.answered(question, table)
+        return table
 
     async def get(
         self,
@@ -121,8 +149,9 @@ class AsyncClient:
         return single.vectors(keys, rows, instant_of(clock, exactly), exactly is not None)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and the store, if the client opened it."""
         await self._reader.close()
+        self._close_store()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -163,7 +192,7 @@ class AsyncClient:
                     try:
                         return await self._reader.look_up(asks)
                     except Exception as error:
-                        if self.retries is None or not worth_another_try(error) or not self.retries.take():
+                        if not self._again(error):
                             raise
         except TimeoutError as error:
             raise UnreachableError(

@@ -67,7 +67,9 @@ class Catalog:
         return self.services[name]
 
     def plan(self, asked: Any, full_names: bool = False) -> Plan:
-        """How to answer; made once for each choice of features."""
+        """How to answer; made once for each choice of features. A plan is its own."""
+        if isinstance(asked, Plan):
+            return asked
         mark = asked if isinstance(asked, (str, FeatureService)) else (_mark(asked), full_names)
         found = self._plans.get(mark)
         if found is None:

@@ -9,48 +9,30 @@ vector["pickups_30m"], vector.status["pickups_30m"], vector.newest_event
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from headrace.features.time import instant_us
 from headrace.serving.asking import Entities, OutOfReachError, Part, entity_of, instant_of
-from headrace.serving.caching import RowCache
-from headrace.serving.catalog import Catalog, Known
-from headrace.serving.failing import RetryBudget, parts_of, worth_another_try
+from headrace.serving.failing import parts_of
+from headrace.serving.lookups import Lookups
 from headrace.serving.table import FeatureTable
 from headrace.serving.vectors import FeatureVector, FeatureVectors
 from headrace.stores.lookups import Ask, Looked
-from headrace.stores.online import Clock, OnlineStore, View
+from headrace.stores.online import Clock, View
 
 
-class Client:
-    """Reads features from an online store. Thread-safe as its store is.
+class Client(Lookups):
+    """Reads features from an online store. Thread-safe as its store is. Arguments are those of `Lookups`:
 
     Args:
-        store: an online store, such as `EmbeddedStore(path, read_only=True)`.
-        known: views and feature services that may be asked by name; one that is given as it is needs no mention here.
-        on_failure: what `features` does when a view's rows cannot be had: "raise", or "partial": its values are null
-            with status FAILED, and `FeatureTable.failures` says why.
-        retries: how many failed calls may be made again; by default none beyond a dead connection's.
-        cache: rows that are kept in this process for a while; by default none.
+        store: an online store, or its address. known: views and services that may be asked by name. on_failure,
+        retries, cache, watchers, project, layout: see `Lookups`.
 
     Max age, decay and derived features are applied as of the instant asked, the same as in a training set (contract
     C11).
     """
-
-    def __init__(
-        self,
-        store: OnlineStore,
-        known: Known | Iterable[Known] = (),
-        *,
-        on_failure: Literal["raise", "partial"] = "raise",
-        retries: RetryBudget | None = None,
-        cache: RowCache | None = None,
-    ) -> None:
-        self.store = store
-        self.catalog = Catalog(known)
-        self.on_failure, self.retries, self.cache = on_failure, retries, cache
 
     def features(
         self,
@@ -61,6 +43,7 @@ class Client:
         request: Mapping[str, Sequence[Any]] | None = None,
         at: datetime | str | None = None,
         full_names: bool = False,
+        trace: str | None = None,
     ) -> FeatureTable:
         """Features of several views for several entities, in one round trip.
 
@@ -71,6 +54,7 @@ class Client:
             request: n values for each `Request` of the service.
             at: the instant asked, as in `get`.
             full_names: of a list: name every feature `view__feature`, not only where two views have one of that name.
+            trace: passed on to the watchers, so that they can name the call.
 
         Raises:
             DataError: a key or a request column is missing, unknown or of another type.
@@ -78,16 +62,26 @@ class Client:
             OutOfReachError: as `get`.
             SchemaMismatchError: as `get`.
         """
-        question = self.catalog.plan(asked, full_names).question(entities, request)
-        exactly = None if at is None else instant_us(at, "at")
-        if self.cache is not None and exactly is None:
-            kept = self.cache.kept(question.asks)
-            if kept.missing:
-                kept.take(*self._parts(kept.missing))
-            clock, rows = kept.clock, kept.rows
-        else:
-            clock, rows = self._parts(question.asks)
-        return question.answer(rows, instant_of(clock, exactly), exactly is not None)
+        watched, plan = self._watchers.call(trace), None
+        try:
+            plan = self.catalog.plan(asked, full_names)
+            question = plan.question(entities, request)
+            exactly = None if at is None else instant_us(at, "at")
+            if self.cache is not None and exactly is None:
+                kept = self.cache.kept(question.asks)
+                if kept.missing:
+                    kept.take(*self._parts(kept.missing))
+                clock, rows = kept.clock, kept.rows
+            else:
+                clock, rows = self._parts(question.asks)
+            table = question.answer(rows, instant_of(clock, exactly), exactly is not None)
+        except Exception as error:
+            if watched is not None:
+                watched.failed(plan, error)
+            raise
+        if watched is not None:
+            watched.answered(question, table)
+        return table
 
     def get(
         self,
@@ -137,8 +131,18 @@ class Client:
             try:
                 return self.store.look_up(asks)
             except Exception as error:
-                if not worth_another_try(error) or not self.retries.take():
+                if not self._again(error):
                     raise
+
+    def close(self) -> None:
+        """Close the store, if the client opened it."""
+        self._close_store()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 __all__ = ["Client", "OutOfReachError"]
