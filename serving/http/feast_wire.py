@@ -27,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.features.dtypes import FLOAT, TIMESTAMP
+from headrace.features.dtypes import BOOL, FLOAT, INT, TIMESTAMP
 from headrace.features.features import MISSING
 from headrace.features.reading import Status
 from headrace.features.time import EPOCH, as_datetime
@@ -50,6 +50,7 @@ WORDS = {
 _FEAST = dict.fromkeys(Status, "PRESENT") | {Status.FAILED: "INVALID"}
 _GONE = (Status.NOT_FOUND, Status.OUTSIDE_MAX_AGE)
 _KEPT_N = 1024
+_FLAT = (INT, FLOAT, BOOL, TIMESTAMP)
 
 
 class Wire:
@@ -59,7 +60,17 @@ class Wire:
         key_types: key column -> its type. names: of the features in answers.
     """
 
-    __slots__ = ("_columns", "_names_json", "_views_json", "key_types", "names")
+    __slots__ = (
+        "_columns",
+        "_defaults",
+        "_flat",
+        "_floats",
+        "_names_json",
+        "_timed",
+        "_views_json",
+        "key_types",
+        "names",
+    )
 
     def __init__(self, plan: Plan, names: Sequence[str] | None = None) -> None:
         self.key_types = dict(plan.keys)
@@ -67,9 +78,11 @@ class Wire:
         self._names_json = b'{"metadata":{"feature_names":' + _encode([*self.key_types, *self.names])
         views = [{"name": part.view.name, "version": 0} for part in plan.parts]
         self._views_json = b',"feature_view_metadata":' + _encode(views)
-        self._columns = [
-            (each.origin, each.default, FLOAT in each.dtype, TIMESTAMP in each.dtype) for each in plan.columns
-        ]
+        self._columns = [(each.origin, each.default, TIMESTAMP in each.dtype) for each in plan.columns]
+        self._timed = any(timed for *_, timed in self._columns)
+        self._floats = any(FLOAT in each.dtype for each in plan.columns)
+        self._defaults = any(default is not MISSING for _, default, _ in self._columns)
+        self._flat = all(each.dtype in _FLAT for each in plan.columns)
 
     def json(self, table: FeatureTable, *, feast: bool = False, views: bool = False) -> bytes:
         """The answer.
@@ -80,33 +93,45 @@ class Wire:
         """
         n = len(table.rows)
         origins = [_Tail(each, n, feast) for each in table.origins]
-        out = [b""]
+        columns: Sequence[Sequence[Any]] = tuple(zip(*table.rows, strict=True)) if n else ((),) * len(self._columns)
+        if feast and (self._timed or any(each.gone for each in origins)):
+            columns = [
+                _as_feast(values, origins[origin].gone, timed)
+                for values, (origin, _, timed) in zip(columns, self._columns, strict=True)
+            ]
+        pieces, nulls = self._pieces(columns)
+        if nulls and self._floats:
+            # JSON has no NaN and no infinity: in words, as Feast and Protobuf write them.
+            columns = [_finite(values) for values in columns]
+            pieces, nulls = self._pieces(columns)
+        defaults: dict[str, list[int]] = {}
+        own: dict[int, bytes] = {}
+        if not feast and (nulls or self._defaults):
+            for at, (origin, default, _) in enumerate(self._columns):
+                values = columns[at]
+                if (nulls and None in values) or (default is not MISSING and default in values):
+                    own[at] = origins[origin].own(values, default, defaults, self.names[at])
         constant = _known_tail(n)
+        out = [self._head(table.failures, defaults, views), b'},"results":[']
         for name in self.key_types:
             out += (b'{"values":', _encode(table.entities[name]), constant, b",")
-        defaults: dict[str, list[int]] = {}
-        columns: Sequence[Sequence[Any]] = tuple(zip(*table.rows, strict=True)) if n else ((),) * len(self._columns)
-        for at, values in enumerate(columns):
-            origin, default, floats, timed = self._columns[at]
-            tail = origins[origin]
-            if feast and (timed or tail.gone):
-                values = _as_feast(values, tail.gone, timed)
-            written = _encode(values)
-            if b"null" in written and floats and any(map(_odd, values)):
-                # JSON has no NaN and no infinity: in words, as Feast and Protobuf write them.
-                values = [_in_words(each) for each in values]
-                written = _encode(values)
-            usual = tail.usual
-            if not feast and (
-                (b"null" in written and None in values) or (default is not MISSING and default in values)
-            ):
-                usual = tail.own(values, default, defaults, self.names[at])
-            out += (b'{"values":', written, usual, b",")
-        if len(out) > 1:
-            out.pop()
-        out[0] = self._head(table.failures, defaults, views) + b'},"results":['
+        if len(origins) == 1 and not own:
+            tail = b"]" + origins[0].usual
+            out += (b'{"values":[', (tail + b',{"values":[').join(pieces), tail)
+        else:
+            tails = [own.get(at) or origins[origin].usual for at, (origin, *_) in enumerate(self._columns)]
+            out.append(b",".join([b'{"values":[%b]%b' % each for each in zip(pieces, tails, strict=True)]))
         out.append(b"]}")
         return b"".join(out)
+
+    def _pieces(self, columns: Sequence[Sequence[Any]]) -> tuple[list[bytes], bool]:
+        """The JSON of each column's values, without brackets; whether null may be among them."""
+        if self._flat and columns and len(columns[0]):
+            # No string is among them, so what stands between two columns stands nowhere else.
+            whole = _encode(columns)
+            return whole[2:-2].split(b"],["), b"null" in whole
+        pieces = [_encode(values)[1:-1] for values in columns]
+        return pieces, any(b"null" in piece for piece in pieces)
 
     def _head(self, failures: Mapping[str, Exception], defaults: Mapping[str, list[int]], views: bool) -> bytes:
         out = self._names_json
@@ -185,6 +210,10 @@ def _known_tail(n: int) -> bytes:
     """What follows the values of a key column."""
     epochs = _epochs(n) if n <= _KEPT_N else _encode([EPOCH] * n)
     return b',"statuses":' + _present(n) + b',"event_timestamps":' + epochs + b"}"
+
+
+def _finite(values: Sequence[Any]) -> Sequence[Any]:
+    return [_in_words(each) for each in values] if any(map(_odd, values)) else values
 
 
 def _odd(value: Any) -> bool:
