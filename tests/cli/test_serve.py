@@ -160,6 +160,12 @@ def test_a_newcomer_asks_what_run_has_written(start: Start) -> None:
     assert json.loads(server.get("/features")[1])["services"][0]["name"] == "pricing"
     server.ask({"feature_service": "pricing", "entities": {"driver_id": ["0"]}})
     assert server.metric("headrace_http_requests_total")['route="/get-online-features",status="2xx"'] == 2
+    values = server.metric("headrace_lookup_values_total")
+    assert values['feature="rides_1h",view="driver_activity"'] == 2
+    assert values['feature="fare_mean",view="driver_activity"'] == 1
+    absent = server.metric("headrace_lookup_values_not_present_total")
+    assert absent['feature="rides_1h",status="NOT_FOUND",view="driver_activity"'] == 1
+    assert server.metric("headrace_lookup_row_age_seconds_count") == {'view="driver_activity"': 2}
     assert server.stopped() == 0
 
 

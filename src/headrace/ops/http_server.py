@@ -21,6 +21,8 @@ from typing import Any, TypeAlias
 import structlog
 import uvicorn
 
+from headrace.serving.http.protocol import BoundedHttp
+
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -57,7 +59,7 @@ class HttpServer:
         self._server = _Uvicorn(
             uvicorn.Config(
                 self._serve,
-                http="httptools",
+                http=BoundedHttp,
                 loop="uvloop",
                 ws="none",
                 lifespan="off",

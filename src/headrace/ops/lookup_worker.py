@@ -104,6 +104,7 @@ class LookupWorker:
                 retries=RetryBudget(settings.retries) if settings.retries else None,
                 cache=cache,
                 timeout_s=settings.timeout.value,
+                watchers=[self._metrics],
             )
             watcher: ServerWatcher = self._metrics
             if settings.access_log != "none":
