@@ -182,10 +182,8 @@ def test_a_lookup_loads_no_heavy_package(tmp_path: Path) -> None:
         store.write(Visits, rows_of(Visits, [({"user": "a"}, row(0, visits=3))]))
         store.set_clock(AT, "stream")
     code = """
-import sys, time
-start = time.perf_counter()
+import sys
 import headrace.serving
-spent = time.perf_counter() - start
 assert "numpy" not in sys.modules
 heavy = ("pandas", "pyarrow", "duckdb", "numba", "river", "feast", "confluent_kafka", "polars")
 from datetime import datetime
@@ -208,10 +206,10 @@ from headrace.serving.client import Client
 from headrace.stores.embedded import EmbeddedStore
 client = Client(EmbeddedStore(sys.argv[1], read_only=True), [Visits])
 assert client.get_many("visits", [{"user": "a"}]).to_numpy().tolist() == [[3.0, 1.0]]
-print([name for name in heavy if name in sys.modules], spent < 0.5)
+print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True
     )
     assert done.stderr == ""
-    assert done.stdout == "[] True\n"
+    assert done.stdout == "[]\n"
