@@ -176,13 +176,7 @@ class LookupApp:
         choice = self._choices.of(body)
         entities, request = choice.given(body, settings)
         try:
-            table = await self._client.features(
-                choice.asked,
-                entities,
-                request=request,
-                at=body.at,
-                full_names=choice.full_names,
-            )
+            table = await self._client.features(choice.plan, entities, request=request, at=body.at, trace=asked.trace)
         except Exception as error:
             problem = problem_of(error, settings.timeout_s)
             if problem.status == 422 and problem.field is None:

@@ -65,13 +65,13 @@ class Choice:
     """A choice of features and how it is answered.
 
     Attributes:
-        asked: for `AsyncClient.features`. plan: of the client. wire: how its answers are written.
+        plan: of the client. wire: how its answers are written.
     """
 
-    __slots__ = ("_binary", "asked", "full_names", "plan", "request_names", "wire")
+    __slots__ = ("_binary", "plan", "request_names", "wire")
 
-    def __init__(self, asked: str | tuple[str, ...], full_names: bool, plan: Plan, wire: Wire) -> None:
-        self.asked, self.full_names, self.plan, self.wire = asked, full_names, plan, wire
+    def __init__(self, plan: Plan, wire: Wire) -> None:
+        self.plan, self.wire = plan, wire
         self.request_names = frozenset(each.name for each in plan.request)
         self._binary = {name for name, dtype in plan.keys.items() if dtype == dtypes.BYTES}
         self._binary |= {each.name for each in plan.request if each.dtype == dtypes.BYTES}
@@ -193,7 +193,7 @@ class Choices:
             service = self._catalog.services[asked]
             names = [f"{each.view.name}__{each.feature}" for each in service.features]
             names += [each.name for each in service.on_demand]
-        return Choice(asked, full_names, plan, Wire(plan, names))
+        return Choice(plan, Wire(plan, names))
 
     def _check(self, ref: str, field: str) -> None:
         name, colon, feature = ref.partition(":")
