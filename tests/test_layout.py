@@ -154,11 +154,11 @@ def test_an_import_loads_nothing_heavy(package: str) -> None:
     assert sorted(set(heavy) & set(json.loads(loaded))) == []
 
 
-@pytest.mark.parametrize("package", ["headrace", "headrace.features", "headrace.serving"])
-def test_an_import_takes_under_150_ms(package: str) -> None:
-    code = f"import time; start = time.process_time(); import {package}; print(time.process_time() - start)"
-    # Time of the processor, and the least of some tries: the machine may be busy with other tests.
-    assert min(float(python(code)) for _ in range(7)) < 0.150
+@pytest.mark.parametrize(("package", "most"), [("headrace", 20), ("headrace.features", 80), ("headrace.serving", 190)])
+def test_an_import_loads_few_modules(package: str, most: int) -> None:
+    """What makes an import slow, counted and not timed: the machine may be busy with other tests."""
+    count = f"import sys; before = set(sys.modules); import {package}; print(len(set(sys.modules) - before))"
+    assert 0 < int(python(count)) <= most
 
 
 MODEL_SERVER = """
