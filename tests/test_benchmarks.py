@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 WORKLOADS = ("1x10", "1x50", "100x10", "100x50")
 
 
-@pytest.mark.parametrize("name", ["lookup"])
+@pytest.mark.parametrize("name", ["lookup", "server"])
 def test_a_benchmark_of_lookups_runs(name: str, redis_port: int) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

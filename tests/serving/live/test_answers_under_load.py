@@ -51,6 +51,30 @@ def test_clients_that_never_finish_their_request_hinder_nobody(
     asyncio.run(ask())
 
 
+def test_clients_that_never_read_their_answers_fill_no_memory(
+    redis_server: RedisAddress, new_server: NewServer
+) -> None:
+    """30 connections ask for 300 MB of answers without reading one: the server asks them to wait, and serves others."""
+    server = new_server(redis_server.url)
+    wave = post(request_of(range(1000))) * 100
+
+    async def ask() -> None:
+        streams = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(30)]
+        async with load(server.port, 10) as tally:
+            await tally.more(200)
+            before = server.usage()
+            for _, writer in streams:
+                writer.write(wave)
+            for _ in range(5):
+                await tally.more(100)
+                assert server.usage().rss < before.rss + (150 << 20)
+        assert (tally.wrong, tally.refused, tally.torn) == ([], {}, 0)
+        for _, writer in streams:
+            writer.transport.abort()
+
+    asyncio.run(ask())
+
+
 def test_a_server_that_is_stopped_answers_what_it_was_asked(redis_server: RedisAddress, new_server: NewServer) -> None:
     """SIGTERM under load: no question is torn; from some moment on nobody accepts new ones."""
     server = new_server(redis_server.url, workers=2)
