@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -295,6 +298,17 @@ def test_with_a_certificate_it_speaks_https_only(start: Start, certificate: tupl
         urllib.request.urlopen(server.url + "/healthz", timeout=30)
 
 
+@pytest.fixture
+def logs_as_before() -> Iterator[None]:
+    """A command that runs in this process sets logging up as of its own."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:], root.level, sys.excepthook, threading.excepthook = before
+    structlog.reset_defaults()
+
+
 def refused(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
     """Exit code and message of a server that does not start."""
     result = CliRunner().invoke(
@@ -315,14 +329,14 @@ def refused(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
     ],
 )
 def test_a_wrong_setting_is_told_and_never_mended_by_starting_again(
-    made: Path, words: list[str], environment: dict[str, str], says: str
+    logs_as_before: None, made: Path, words: list[str], environment: dict[str, str], says: str
 ) -> None:
     code, told = refused(made, *words, **environment)
     assert code == 78, told
     assert says in told
 
 
-def test_without_a_run_it_says_what_to_run(made: Path) -> None:
+def test_without_a_run_it_says_what_to_run(logs_as_before: None, made: Path) -> None:
     code, told = refused(made, "--port", "0")
     assert code == 1
     assert "There is no data folder nowhere" in told

@@ -64,6 +64,17 @@ def test_text_is_for_reading(written) -> None:
     assert "part=rides-0001" in line
 
 
+def test_a_line_says_which_request_it_is_about(written) -> None:
+    about: list[str | None] = ["4bf92f35", None]
+    lines = written(trace=lambda: about[0])
+    logging.getLogger("headrace.serving").error("of a request")
+    about.pop(0)
+    logging.getLogger("headrace.serving").error("of none")
+    first, second = map(json.loads, lines())
+    assert first["trace"] == "4bf92f35"
+    assert "trace" not in second
+
+
 def test_the_level_is_kept(written) -> None:
     lines = written(level="warning")
     structlog.get_logger("headrace.x").info("no")

@@ -29,6 +29,7 @@ from headrace.ops.server_address import bound, listening, shown
 from headrace.ops.server_keys import accepted_keys, check_reach, check_tls
 from headrace.ops.settings import Configuration, LogSection
 from headrace.ops.supervising import Policy, Supervisor
+from headrace.serving.http.tracing import TRACE
 
 VARIABLE = "HEADRACE_WORKER"
 
@@ -98,7 +99,7 @@ def serve_lookups(serving: Serving) -> int:
 
 
 def _set_up_logs(log: LogSection, worker: str | None) -> None:
-    set_up_logs(log.format, log.level, worker=worker)
+    set_up_logs(log.format, log.level, worker=worker, trace=TRACE.get)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it tells of its start and end, we do
 
 

@@ -1,7 +1,8 @@
 """Structured logs on stderr: readable lines on a terminal, JSON elsewhere; without secrets, and never a flood.
 
 Everything goes the same way: our own lines, those of libraries through `logging`, warnings and uncaught exceptions.
-Fields are named alike everywhere: part, topic, partition, offset, view, reason.
+Fields are named alike everywhere: part, topic, partition, offset, view, reason; `trace` is the request that a line is
+about.
 """
 
 from __future__ import annotations
@@ -23,13 +24,18 @@ REPEAT_EVERY_S = 30.0
 
 
 def set_up_logs(
-    format: LogFormat = "auto", level: str = "info", *, worker: str | None = None, stream: TextIO | None = None
+    format: LogFormat = "auto",
+    level: str = "info",
+    *,
+    worker: str | None = None,
+    stream: TextIO | None = None,
+    trace: Callable[[], str | None] | None = None,
 ) -> None:
     """Where the process's log lines go and how they look; call it once, at the start.
 
     Args:
         format: "auto" is text when the stream is a terminal. level: "debug", "info", "warning" or "error".
-        worker: named in every line. stream: stderr unless given.
+        worker: named in every line. stream: stderr unless given. trace: tells which request a line is about.
     """
     out = sys.stderr if stream is None else stream
     in_json = format == "json" or (format == "auto" and not out.isatty())
@@ -39,7 +45,9 @@ def set_up_logs(
     named = {"worker": worker} if worker is not None else {}
 
     def add_worker(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {**event, **named}  # threads do not inherit the context
+        about = None if trace is None else trace()
+        traced = {} if about is None else {"trace": about}
+        return {**traced, **event, **named}  # threads do not inherit the context
 
     before: list[Any] = [
         structlog.stdlib.add_log_level,

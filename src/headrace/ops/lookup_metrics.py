@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, disable_created_metrics
@@ -52,13 +52,14 @@ class _Tally:
     """What was asked of one plan since the last turn.
 
     Attributes:
-        lookups, entities: cells. columns: for each its cells: all values; those not present. views: their names.
-        asked: entities.
+        lookups, entities: cells. columns: for each its cells: all values; those not present. defaults: number, cell and
+        default of columns that have one. views: their names. asked: entities.
     """
 
     lookups: int
     entities: int
     columns: list[tuple[int, tuple[int, ...]] | None]
+    defaults: list[tuple[int, int, Any]]
     views: list[str]
     asked: int = 0
 
@@ -144,29 +145,34 @@ class ServerMetrics:
         self._cells[self._of.retries] += 1.0
 
     def _count_absent(self, table: FeatureTable, tally: _Tally, n: int) -> None:
+        """Values that are not PRESENT. Mostly every row is there and holds no null, which is seen row by row."""
+        for origin in table.origins:
+            if origin.why is not None:
+                self._count_statuses(table, tally, n)
+                return
         cells = self._cells
-        for number, (column, its) in enumerate(zip(table.columns, tally.columns, strict=True)):
-            if its is None:
-                continue
-            absent, why = its[1], table.origins[column.origin].why
-            if why is None:  # every entity has its row, as most do
-                values = table.values[number]
-                nulls = values.count(None)
-                if nulls:
-                    cells[absent[_NULL]] += nulls
-                if column.default is not MISSING and column.default is not None:
-                    defaults = values.count(column.default)
-                    if defaults:
-                        cells[absent[_DEFAULT]] += defaults
-                continue
-            statuses = table.statuses[number]
+        for row in table.rows:
+            if None in row:
+                for its, values in zip(tally.columns, table.values, strict=True):
+                    nulls = values.count(None)
+                    if nulls and its is not None:
+                        cells[its[1][_NULL]] += nulls
+                break
+        for number, cell, default in tally.defaults:
+            defaults = table.values[number].count(default)
+            if defaults:
+                cells[cell] += defaults
+
+    def _count_statuses(self, table: FeatureTable, tally: _Tally, n: int) -> None:
+        cells = self._cells
+        for its, statuses in zip(tally.columns, table.statuses, strict=True):
             left = n - statuses.count(Status.PRESENT)
             for place, status in enumerate(NOT_PRESENT):
-                if not left:
+                if not left or its is None:
                     break
                 found = statuses.count(status)
                 if found:
-                    cells[absent[place]] += found
+                    cells[its[1][place]] += found
                     left -= found
 
     def _tally(self, plan: Plan, service: FeatureService | None) -> _Tally:
@@ -184,7 +190,13 @@ class ServerMetrics:
             else:
                 known = (name, column.name)
             columns.append((of.values[known], of.absent[known]) if known in of.values else None)
-        tally = _Tally(of.lookups[name], of.entities[name], columns, [part.view.name for part in plan.parts])
+        defaults = [
+            (number, its[1][_DEFAULT], column.default)
+            for number, (column, its) in enumerate(zip(plan.columns, columns, strict=True))
+            if its is not None and column.default is not MISSING and column.default is not None
+        ]
+        views = [part.view.name for part in plan.parts]
+        tally = _Tally(of.lookups[name], of.entities[name], columns, defaults, views)
         self._plans[plan] = tally
         return tally
 
