@@ -237,9 +237,9 @@ def _named(body: bytes, place: str) -> str:
     try:
         columns = msgspec.json.decode(body).get(name, {})
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return place
+        return name
     odd = [key for key, values in columns.items() if not isinstance(values, list)] if isinstance(columns, dict) else []
-    return f"{name}.{odd[0]}{rest}" if odd else place
+    return f"{name}.{odd[0]}{rest}" if odd else name
 
 
 def _plain(said: str) -> str:

@@ -61,6 +61,7 @@ class Wire:
     """
 
     __slots__ = (
+        "_bool_keys",
         "_columns",
         "_defaults",
         "_flat",
@@ -79,6 +80,7 @@ class Wire:
         views = [{"name": part.view.name, "version": 0} for part in plan.parts]
         self._views_json = b',"feature_view_metadata":' + _encode(views)
         self._columns = [(each.origin, each.default, TIMESTAMP in each.dtype) for each in plan.columns]
+        self._bool_keys = {at for at, each in enumerate(plan.columns) if "map<bool" in each.dtype}
         self._timed = any(timed for *_, timed in self._columns)
         self._floats = any(FLOAT in each.dtype for each in plan.columns)
         self._defaults = any(default is not MISSING for _, default, _ in self._columns)
@@ -98,6 +100,11 @@ class Wire:
             columns = [
                 _as_feast(values, origins[origin].gone, timed)
                 for values, (origin, _, timed) in zip(columns, self._columns, strict=True)
+            ]
+        if self._bool_keys:
+            columns = [
+                [_text_keys(value) for value in values] if at in self._bool_keys else values
+                for at, values in enumerate(columns)
             ]
         pieces, nulls = self._pieces(columns)
         if nulls and self._floats:
@@ -152,7 +159,7 @@ class _Tail:
         gone: where values are none of the entity's own; None: nowhere.
     """
 
-    __slots__ = ("_times", "_why", "gone", "usual")
+    __slots__ = ("_bool_keys", "_times", "_why", "gone", "usual")
 
     def __init__(self, origin: Origin, n: int, feast: bool) -> None:
         why, times = origin.why, origin.event_times_us
@@ -231,6 +238,13 @@ def _in_words(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _in_words(each) for key, each in value.items()}
     return [_in_words(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _text_keys(value: Any) -> Any:
+    """Names in JSON are texts: those of a map by bool are "true" and "false"."""
+    if isinstance(value, dict):
+        return {str(key).lower() if isinstance(key, bool) else key: _text_keys(each) for key, each in value.items()}
+    return [_text_keys(each) for each in value] if isinstance(value, list) else value
 
 
 def _as_feast(values: Sequence[Any], gone: Sequence[bool] | None, timed: bool) -> Sequence[Any]:

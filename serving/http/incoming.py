@@ -50,9 +50,9 @@ class Incoming:
             Problem: 413 for more than `most`, as soon as that is known; 408 when it does not arrive in time.
             ClientLeft: the connection is gone.
         """
-        declared = self.headers.get(b"content-length", b"")
-        if len(declared) > 9 or (declared.isdigit() and int(declared) > most):
-            raise _too_large(most, int(declared) if declared.isdigit() else None)
+        declared = self.headers.get(b"content-length")
+        if declared is not None and (length := int(declared[:18]) if declared.isdigit() else 0) > most:
+            raise _too_large(most, length)
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._read(most)
