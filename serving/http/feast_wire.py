@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -256,7 +256,7 @@ def _as_feast(values: Sequence[Any], gone: Sequence[bool] | None, timed: bool) -
 
 def _seconds(value: Any) -> Any:
     if isinstance(value, datetime):
-        return int((value - EPOCH).total_seconds() // 1)
+        return (value - EPOCH) // timedelta(seconds=1)
     if isinstance(value, dict):
         return {key: _seconds(each) for key, each in value.items()}
     return [_seconds(each) for each in value] if isinstance(value, (list, tuple)) else value

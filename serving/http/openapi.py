@@ -100,8 +100,11 @@ def _lookup(catalog: Catalog, settings: ServerSettings, closed: bool) -> dict[st
         "operationId": "getOnlineFeatures",
         "summary": "Features of entities, in one round trip to the online store",
         "parameters": [
-            _header("X-Request-Id", {"type": "string", "pattern": "^[!-~]{1,128}$"}),
-            _header("X-Feast-Statuses", {"type": "string", "enum": ["true", "false"]}),
+            _header(
+                "X-Request-Id",
+                "An id for the request; another takes its place unless it is 1 to 128 of the letters ! to ~.",
+            ),
+            _header("X-Feast-Statuses", "As `feast_statuses`, which wins: `true`, `yes` or `1`; anything else is no."),
         ],
         "requestBody": {
             "required": True,
@@ -284,8 +287,14 @@ def _security(closed: bool) -> dict[str, Any]:
     return {"security": [{"bearer": []}, {"apiKey": []}] if closed else []}
 
 
-def _header(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "schema": dict(schema)}
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+    }
 
 
 def _ref(schema: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._begun: float | None = None
         """When the first byte of the request came that is not whole yet."""
-        self._asked = self._resuming = False
+        self._asked = False
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -72,32 +72,17 @@ class BoundedHttp(HttpToolsProtocol):
     def _pass_over(self, rest: bytes) -> None:
         """The parser stopped behind the head of a request that would like another protocol, and would read no body.
         Another one is told how the body is framed, and reads on."""
-        self.parser = httptools.HttpRequestParser(self)
+        calls = _Resumed(self)
+        self.parser = httptools.HttpRequestParser(calls)
         framing = [b"%s: %s\r\n" % each for each in self.headers if each[0] in _FRAMING]
-        self._resuming = True
-        try:
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % b"".join(framing))
-        finally:
-            self._resuming = False
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % b"".join(framing))
+        calls.silent = False
         if rest:
             self.data_received(rest)
 
-    def on_message_begin(self) -> None:
-        if not self._resuming:
-            super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if not self._resuming:
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._resuming:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        if not self._resuming:
-            super().on_headers_complete()
-            self._in_head, self._head_bytes, self._asked = False, 0, True
+        super().on_headers_complete()
+        self._in_head, self._head_bytes, self._asked = False, 0, True
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -132,3 +117,28 @@ class BoundedHttp(HttpToolsProtocol):
                 + body
             )
         self.transport.close()
+
+
+class _Resumed:
+    """Passes on what a parser calls, but for the head that it is only given to learn how a body is framed."""
+
+    def __init__(self, to: BoundedHttp) -> None:
+        self._to = to
+        self.silent = True
+        self.on_body, self.on_message_complete = to.on_body, to.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if not self.silent:
+            self._to.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self.silent:
+            self._to.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.silent:
+            self._to.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self.silent:
+            self._to.on_headers_complete()
