@@ -23,6 +23,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from headrace.ops.cells import SharedCells
+from headrace.ops.lookup_layout import LookupLayout, Served
+from headrace.ops.lookup_metrics import ServerMetrics
 from headrace.ops.metrics import Metrics
 from tests.servers.install import missing_kafka, missing_redis
 from tests.servers.kafka import KafkaServer
@@ -32,8 +35,10 @@ ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
-DASHBOARD = DEPLOY / "grafana" / "dashboards" / "headrace.json"
+DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+HOME = DEPLOY / "grafana" / "dashboards" / "headrace.json"
 BIN = Path(sys.executable).parent
+DRIVERS = [f"driver-{number}" for number in range(1, 2001)]
 
 
 def test_the_file_is_what_the_compose_specification_asks() -> None:
@@ -69,17 +74,31 @@ def test_prometheus_scrapes_every_worker() -> None:
     assert SERVICES["flow"]["environment"]["HEADRACE_METRICS_HOST"] == "0.0.0.0"
 
 
+def test_prometheus_scrapes_the_lookup_server() -> None:
+    lookup = SERVICES["lookup"]
+    port = lookup["command"][lookup["command"].index("--port") + 1]
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"][1]
+    assert scraped["static_configs"][0]["targets"] == [f"lookup:{port}"]
+    jobs = set(re.findall(r'job="([\w-]+)"', (DEPLOY / "prometheus" / "alerts.yml").read_text()))
+    assert jobs == {"headrace", scraped["job_name"]}
+    assert lookup["ports"] == [f"127.0.0.1:{port}:{port}"]  # without a key, then, and only then
+    assert lookup["environment"]["HEADRACE_SERVE_WITHOUT_KEYS"] == "true"
+
+
 def series() -> set[str]:
     """The names under which Prometheus keeps our metrics."""
-    families = Metrics("f", "w").registry.collect()
+    lookups = LookupLayout(Served(("v",), ("s",), (("v", "f"),)))
+    server = ServerMetrics(lookups, SharedCells.made(lookups.layout, 1))
+    families = [*Metrics("f", "w").registry.collect(), *server.registry.collect()]
     ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     return {family.name + end for family in families for end in ends.get(family.type, [""])}
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        for target in panel.get("targets", ()):
-            yield panel["title"], target["expr"]
+    for dashboard in DASHBOARDS:
+        for panel in json.loads(dashboard.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                yield panel["title"], target["expr"]
     for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
@@ -111,16 +130,18 @@ def test_expressions_are_whole(title: str, expression: str) -> None:
 def test_grafana_finds_its_source_and_its_dashboard() -> None:
     provisioning = DEPLOY / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
-    dashboard = json.loads(DASHBOARD.read_text())
-    used = {panel["datasource"]["uid"] for panel in dashboard["panels"] if "datasource" in panel}
-    assert used == {source["uid"]}
+    dashboards = [json.loads(each.read_text()) for each in DASHBOARDS]
+    panels = [panel for dashboard in dashboards for panel in dashboard["panels"]]
+    assert {panel["datasource"]["uid"] for panel in panels if "datasource" in panel} == {source["uid"]}
     (provider,) = yaml.safe_load((provisioning / "dashboards" / "headrace.yml").read_text())["providers"]
     mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
     assert mounts["./deploy/grafana/dashboards"] == provider["options"]["path"]
     home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
-    assert home == f"{provider['options']['path']}/{DASHBOARD.name}"
-    ids = [panel["id"] for panel in dashboard["panels"]]
-    assert len(ids) == len(set(ids))
+    assert home == f"{provider['options']['path']}/{HOME.name}"
+    for dashboard in dashboards:
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert len(ids) == len(set(ids))
+    assert len({dashboard["uid"] for dashboard in dashboards}) == len(dashboards) == 2
 
 
 def test_the_image_is_made_of_what_is_there() -> None:
@@ -165,12 +186,15 @@ class Topology:
         self.redis_port = free_port()
         self.redis = ServerProcess("redis-server", folder / "redis")
         self.metrics = _two_ports()
+        self.lookup = free_port()
         self.places = {
             "kafka:19092": self.kafka.bootstrap,
             "redis://redis:6379": f"redis://127.0.0.1:{self.redis_port}",
             "localhost/9092": f"127.0.0.1/{self.kafka.port}",
             "9400": str(self.metrics),
             "9401": str(self.metrics + 1),
+            "6566": str(self.lookup),
+            "0.0.0.0": "127.0.0.1",
             "/examples": str(ROOT / "examples"),
         }
         self.processes: list[subprocess.Popen[str]] = []
@@ -244,6 +268,17 @@ class Topology:
         except OSError:
             return ""
 
+    def looked_up(self) -> set[str]:
+        """The statuses of a feature of some drivers, by HTTP."""
+        asked = {"features": ["driver_activity:pickups_30m"], "entities": {"driver_id": DRIVERS}}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.lookup}/get-online-features",
+            json.dumps(asked).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return set(json.load(answer)["results"][1]["statuses"])
+
     def end(self) -> None:
         for process in self.processes:
             process.kill()
@@ -292,13 +327,17 @@ def test_the_topology_runs_as_it_stands_in_the_file(topology: Topology) -> None:
     assert topology.healthy("flow")
     written = re.compile(r'^headrace_rows_total{view="driver_activity",where="online"} [1-9]', re.MULTILINE)
     wait_for(lambda: any(written.search(topology.get("/metrics", worker)) for worker in (0, 1)), log)
+    lookup = topology.start("lookup")
+    wait_for(lambda: topology.healthy("lookup"), lambda: topology.log("lookup"))
+    wait_for(lambda: "PRESENT" in topology.looked_up(), lambda: topology.log("lookup"))
     doctor = topology.start("doctor")
     said, _ = doctor.communicate(timeout=60)
     # The flow has the ports and is alive: whatever the doctor thinks about, nothing is to be mended.
     assert doctor.returncode == 0, said
     assert "keyed by driver_id as it says" in said
-    for process in (generator, flow):
+    for process in (generator, flow, lookup):
         process.send_signal(signal.SIGTERM)
+    assert lookup.wait(40) == 0, topology.log("lookup")
     assert generator.wait(30) == 0
     assert flow.wait(60) == 0, topology.log("flow")
     lines = [json.loads(line) for line in topology.log("flow").splitlines()]
