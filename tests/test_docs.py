@@ -34,6 +34,7 @@ PUBLIC = [
     "headrace.materialize",
     "headrace.materialize.online",
     "headrace.serving",
+    "headrace.serving.http",
     "headrace.stores.embedded",
     "headrace.stores.errors",
     "headrace.stores.memory",
