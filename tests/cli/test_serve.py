@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset
 import pytest
 import structlog
 from cryptography import x509
@@ -170,6 +171,16 @@ def test_a_newcomer_asks_what_run_has_written(start: Start) -> None:
     assert absent['feature="rides_1h",status="NOT_FOUND",view="driver_activity"'] == 1
     assert server.metric("headrace_lookup_row_age_seconds_count") == {'view="driver_activity"': 2}
     assert server.stopped() == 0
+
+
+def test_what_was_answered_is_logged_and_the_rest_is_written_at_the_end(start: Start, tmp_path: Path) -> None:
+    log = tmp_path / "served"
+    server = start(HEADRACE_SERVE_FEATURE_LOG=str(log)).ready()
+    status, _ = server.ask({"feature_service": "pricing", "entities": {"driver_id": ["0", "1"]}})
+    assert status == 200
+    assert server.stopped() == 0
+    found = pyarrow.dataset.dataset(list(map(str, log.rglob("*.parquet")))).to_table().to_pylist()
+    assert {row["keys"]["driver_id"]: row["features"]["fare_mean"] for row in found} == {"0": 13.5, "1": 14.5}
 
 
 def test_a_worker_that_is_killed_comes_back_and_its_counts_stay(start: Start) -> None:

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -26,7 +26,11 @@ from headrace.serving.caching import RowCache
 from headrace.serving.failing import RetryBudget
 from headrace.serving.http import ServerSettings, lookup_app
 from headrace.serving.http.watching import ServerWatcher
+from headrace.serving.watching import Watcher
 from headrace.stores.opening import Layout, open_online
+
+if TYPE_CHECKING:
+    from headrace.serving.recording import FeatureLog
 
 TURN_S = 0.25
 # Without its supervisor a worker has this long to stop by itself.
@@ -74,6 +78,7 @@ class LookupWorker:
         )
         self._app: Any = None
         self._readiness: Readiness | None = None
+        self._log: FeatureLog | None = None
 
     def run(self, listen: Callable[[], socket.socket]) -> int | None:
         """Serves; returns the signal that asked it to stop, None when none did.
@@ -97,6 +102,13 @@ class LookupWorker:
             if settings.cache is not None:
                 cache = RowCache(f"{settings.cache.value}s", entries=settings.cache_entries)
             self._metrics.cache = cache
+            watchers: list[Watcher] = [self._metrics]
+            if settings.feature_log is not None:
+                from headrace.serving.recording import FeatureLog
+
+                self._log = FeatureLog(settings.feature_log, sample=settings.feature_log_sample)
+                stack.callback(self._end_log, self._log)
+                watchers.append(self._log)
             client = AsyncClient(
                 store,
                 self._known,
@@ -104,7 +116,7 @@ class LookupWorker:
                 retries=RetryBudget(settings.retries) if settings.retries else None,
                 cache=cache,
                 timeout_s=settings.timeout.value,
-                watchers=[self._metrics],
+                watchers=watchers,
             )
             watcher: ServerWatcher = self._metrics
             if settings.access_log != "none":
@@ -132,6 +144,10 @@ class LookupWorker:
     def _answer(self, scope: Any, receive: Any, send: Any) -> Any:
         return self._app(scope, receive, send)
 
+    def _end_log(self, log: FeatureLog) -> None:
+        log.stop()
+        self._metrics.feature_log(log.kept, log.dropped)
+
     async def _scrape(self, accept: str) -> tuple[str, bytes]:
         return self._metrics.scrape(accept)
 
@@ -156,6 +172,8 @@ class LookupWorker:
 
     def _turn(self) -> None:
         assert self._readiness is not None
+        if self._log is not None:
+            self._metrics.feature_log(self._log.kept, self._log.dropped)
         self._metrics.turn(not self._readiness.because(), TURN_S)
 
     def _status(self) -> dict[str, Any]:
