@@ -14,6 +14,7 @@ import uvicorn
 
 from headrace.serving import AsyncClient
 from headrace.serving.http import Pushes, ServerSettings, lookup_app
+from headrace.serving.http.protocol import BoundedHttp
 from headrace.stores.online import OnlineStore
 
 
@@ -99,7 +100,7 @@ class Served:
                 app = lookup_app(client, settings=self._settings, pushes=self._pushes)
                 config = uvicorn.Config(
                     app,
-                    http="httptools",
+                    http=BoundedHttp,
                     ws="none",
                     lifespan="off",
                     interface="asgi3",
