@@ -5,6 +5,8 @@ from headrace.serving.async_client import AsyncClient
 from headrace.serving.caching import RowCache
 from headrace.serving.client import Client
 from headrace.serving.failing import RetryBudget
+from headrace.serving.log_reading import read_feature_log
+from headrace.serving.recording import FeatureLog
 from headrace.serving.table import FeatureTable
 from headrace.serving.vectors import FeatureVector, FeatureVectors
 from headrace.serving.watching import Answer, Watcher
@@ -13,6 +15,7 @@ __all__ = [
     "Answer",
     "AsyncClient",
     "Client",
+    "FeatureLog",
     "FeatureTable",
     "FeatureVector",
     "FeatureVectors",
@@ -20,4 +23,5 @@ __all__ = [
     "RetryBudget",
     "RowCache",
     "Watcher",
+    "read_feature_log",
 ]

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from headrace.stores.durable import make_folder, sync_file, sync_folder
+from headrace.stores.durable import make_folder, sync_file, sync_folder, write_durably
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -36,6 +36,9 @@ class LocalPlace:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+
+    def put(self, path: str, data: bytes) -> None:
+        write_durably(self.root / path, data)
 
     def create(self, path: str, data: bytes, beside: str) -> bool:
         """Written beside and then linked to its name: unlike a file opened with O_EXCL it is never seen in part."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from headrace.stores.places import Place
@@ -18,19 +18,10 @@ class ParquetFile:
     """A new file on its way: zstd, statistics for filters, the Arrow schema inside. `finish` or `drop` ends it."""
 
     def __init__(self, place: Place, path: str, schema: pa.Schema) -> None:
-        import pyarrow.parquet as pq
-
         self.path = path
         self._place = place
         self._sink = place.sink(path)
-        self._writer: Any = pq.ParquetWriter(
-            self._sink,
-            schema,
-            compression="zstd",
-            use_dictionary=list(repeating(schema)),
-            write_statistics=True,
-            store_schema=True,
-        )
+        self._writer = _writer(self._sink, schema)
 
     def write(self, rows: pa.Table | pa.RecordBatch) -> None:
         """Append rows, as a row group or several."""
@@ -56,7 +47,20 @@ class ParquetFile:
                 continue
 
 
-def repeating(schema: pa.Schema) -> Iterator[str]:
+def _writer(sink: Any, schema: pa.Schema) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        use_dictionary=list(repeating(schema)),
+        write_statistics=True,
+        store_schema=True,
+    )
+
+
+def repeating(fields: Iterable[pa.Field], within: str = "") -> Iterator[str]:
     """Columns whose values repeat, as Parquet names them: those get a dictionary. Floats and instants hardly do.
 
     Trying one for floats all the same, as is the default, makes writing two to three times slower and files a quarter
@@ -64,13 +68,16 @@ def repeating(schema: pa.Schema) -> Iterator[str]:
     """
     import pyarrow as pa
 
-    for field in schema:
-        if pa.types.is_map(field.type):
-            yield f"{field.name}.key_value.key"
+    for field in fields:
+        name = f"{within}{field.name}"
+        if pa.types.is_struct(field.type):
+            yield from repeating(field.type, f"{name}.")
+        elif pa.types.is_map(field.type):
+            yield f"{name}.key_value.key"
         elif pa.types.is_list(field.type):
-            yield f"{field.name}.list.element"
+            yield f"{name}.list.element"
         elif not pa.types.is_floating(field.type) and not pa.types.is_timestamp(field.type):
-            yield field.name
+            yield name
 
 
 def write_parquet(place: Place, path: str, rows: pa.Table) -> None:
@@ -82,6 +89,17 @@ def write_parquet(place: Place, path: str, rows: pa.Table) -> None:
         file.drop()
         raise
     file.finish()
+
+
+def parquet_bytes(rows: pa.Table) -> bytes:
+    """A table as the content of a file."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with _writer(sink, rows.schema) as writer:
+        writer.write_table(rows, row_group_size=ROW_GROUP)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def read_batches(place: Place, path: str) -> Iterator[pa.RecordBatch]:

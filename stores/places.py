@@ -35,6 +35,9 @@ class Place(Protocol):
     def write(self, path: str, data: bytes) -> None:
         """A new file, whole and durable when this returns (its name once `sync` has flushed the folder)."""
 
+    def put(self, path: str, data: bytes) -> None:
+        """A file that readers see whole or not at all; durable when this returns. Its folder must be there."""
+
     def create(self, path: str, data: bytes, beside: str) -> bool:
         """Put if absent: False when `path` is there already, of which nothing is then changed.
 

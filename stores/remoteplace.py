@@ -81,6 +81,10 @@ class RemotePlace:
     def write(self, path: str, data: bytes) -> None:
         self.fs.pipe_file(self._at(path), data)
 
+    def put(self, path: str, data: bytes) -> None:
+        """As `write`: an object is seen whole."""
+        self.write(path, data)
+
     @_as_os_error
     def create(self, path: str, data: bytes, beside: str) -> bool:
         at = self._at(path)
