@@ -86,10 +86,10 @@ def test_torn_answers_are_errors_and_nothing_else(way: str, redis_server: RedisA
 
         assert all(ask())
         proxy.tearing = 0.03
-        answered = ask()
-        assert proxy.torn > 10
-        assert True in answered
-        assert False in answered
+        answered: list[bool] = []
+        while proxy.torn < 12 or set(answered) != {True, False}:
+            answered += ask()
+            assert len(answered) < 30 * CALLS * AT_ONCE, f"{proxy.torn} torn, {answered.count(False)} failed"
         proxy.tearing = 0.0
         assert all(ask())
 
@@ -116,13 +116,14 @@ def test_connections_on_which_nothing_more_comes(redis_server: RedisAddress) -> 
                     return await asyncio.gather(*[one(client, number * AT_ONCE + seed) for seed in range(AT_ONCE)])
 
                 proxy.holding = 0.03
-                answered = [each for number in range(3) for each in await turn(number)]
-                assert False in answered
+                later = 0
+                while all(await turn(later)):
+                    later += 1
+                    assert later < 100, "no connection was held"
                 assert proxy.held > 0
                 proxy.holding = 0.0
-                later = 3
                 while not all(await turn(later)):
                     later += 1
-                    assert later < 30, "calls still fail although every new connection is whole"
+                    assert later < 130, "calls still fail although every new connection is whole"
 
         asyncio.run(ask())
