@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def test_a_flow_that_is_well(folder: Path, kafka: Kafka, redis_server: RedisAddr
     assert "keyed by driver_id as it says" in " ".join(each["says"] for each in found)
     assert "60 of 60 message keys equal driver_id" in " ".join(each["says"] for each in found)
     assert f"127.0.0.1:{redis_server.port}" in " ".join(each["about"] for each in found if each["level"] != "fail")
-    assert {each["area"] for each in found} == {"configuration", "machine", "data", "kafka", "redis"}
+    assert {each["area"] for each in found} == {"configuration", "machine", "data", "kafka", "redis", "server"}
     assert not (folder / "headrace-data").exists()  # nothing stays
     shown = doctor(file)
     assert shown.exit_code == 0
@@ -202,3 +203,31 @@ def test_a_wrong_configuration_or_file_is_a_finding(folder: Path) -> None:
     assert "did you mean 'flow'?" in levels(findings(code=1), "fail")["settings"]
     (folder / "views.py").write_text("x = 1")
     assert "has no feature view" in levels(findings("views.py", code=1), "fail")["views"]
+
+
+def test_the_lookup_server_s_settings_are_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = '[serve]\nport = {}\nhost = "{}"\ncache = "{}"\n'
+
+    def of_server(port: int, host: str, cache: str, code: int = 0) -> dict[str, dict[str, str]]:
+        (folder / "headrace.toml").write_text(settings.format(port, host, cache))
+        found = [each for each in findings(code=code) if each["area"] == "server"]
+        return {level: levels(found, level) for level in ("ok", "warn", "fail")}
+
+    monkeypatch.setattr("headrace.ops.doctor._kafka", lambda *given: iter(()))
+    port = free_port()
+    assert of_server(port, "127.0.0.1", "1s") == {
+        "ok": {"keys": "0, at 127.0.0.1 -> ", "port": f"http://127.0.0.1:{port} is free -> "},
+        "warn": {},
+        "fail": {},
+    }
+    assert "no API key is set" in of_server(port, "0.0.0.0", "1s", code=1)["fail"]["keys"]
+    monkeypatch.setenv("HEADRACE_SERVE_API_KEYS", f"{PLANTED}-{PLANTED}")
+    with socket.create_server(("127.0.0.1", port)):
+        doubts = of_server(port, "0.0.0.0", "5m")["warn"]
+    assert "1; keys cross the network in clear text" in doubts["keys"]
+    assert "running already" in doubts["port"]
+    assert "300 s old" in doubts["cache"]
+    monkeypatch.setenv("HEADRACE_SERVE_API_KEYS", "guess-me")
+    told = of_server(port, "127.0.0.1", "1s", code=1)["fail"]["keys"]
+    assert "could be guessed" in told
+    assert "guess-me" not in told

@@ -47,14 +47,22 @@ def test_a_file_without_keys_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_this_machine_alone_needs_no_key(host: str) -> None:
-    check_reach(ServeSection(host=host), frozenset())
+    assert check_reach(ServeSection(host=host), frozenset()) is None
 
 
 def test_beyond_it_a_key_is_needed_or_a_word_that_none_is_meant() -> None:
     with pytest.raises(ConfigurationError, match="and no API key is set: anybody could read"):
         check_reach(ServeSection(host="0.0.0.0"), frozenset())
-    check_reach(ServeSection(host="0.0.0.0", without_keys=True), frozenset())
-    check_reach(ServeSection(host="0.0.0.0"), frozenset({LONG}))
+    doubts = [
+        check_reach(ServeSection(host="0.0.0.0", without_keys=True), frozenset()),
+        check_reach(ServeSection(host="0.0.0.0"), frozenset({LONG})),
+        check_reach(ServeSection(host="0.0.0.0", tls_cert="cert.pem"), frozenset({LONG})),
+    ]
+    assert ["" if each is None else each.says for each in doubts] == [
+        "other machines reach 0.0.0.0, and nobody is asked for a key",
+        "keys cross the network in clear text",
+        "",
+    ]
 
 
 def test_files_that_are_no_certificate_are_refused(tmp_path: Path) -> None:

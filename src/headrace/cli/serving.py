@@ -75,7 +75,9 @@ def serve_lookups(serving: Serving) -> int:
     log, settings = serving.config.log, serving.config.serve
     _set_up_logs(log, worker="supervisor" if settings.workers > 1 else None)
     keys = accepted_keys(settings)
-    check_reach(settings, keys)
+    doubt = check_reach(settings, keys)
+    if doubt is not None:
+        structlog.get_logger("headrace.server").warning(doubt.says, mend=doubt.mend)
     tls = check_tls(settings)
     online = store_of(serving)
     layout = LookupLayout(serving.served)

@@ -9,6 +9,7 @@ from headrace.features.views import ViewDefinition
 from headrace.ops.checks.data import check_data
 from headrace.ops.checks.finding import Finding, carried_out
 from headrace.ops.checks.machine import check_kernels, check_packages, check_port, check_python
+from headrace.ops.checks.server import check_server
 from headrace.ops.settings import Configuration
 
 
@@ -26,6 +27,7 @@ def examine(config: Configuration, views: Sequence[ViewDefinition], flow: str, g
     yield from carried_out("data", config.offline.data, lambda: check_data(config.offline.data))
     yield from _kafka(config, views, flow, group)
     yield from _redis(config)
+    yield from carried_out("server", "settings", lambda: check_server(config))
 
 
 def _kafka(config: Configuration, views: Sequence[ViewDefinition], flow: str, group: str) -> Iterator[Finding]:

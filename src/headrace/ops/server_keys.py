@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import structlog
 
 from headrace.ops.errors import ConfigurationError
 from headrace.ops.secrets import remember
@@ -57,24 +56,35 @@ def _keys(settings: ServeSection) -> Iterator[tuple[str, str]]:
         yield from ((place, key) for key in keys)
 
 
-def check_reach(settings: ServeSection, keys: frozenset[str]) -> None:
+@dataclass(frozen=True)
+class Doubt:
+    """What somebody should think about, and what to do about it."""
+
+    says: str
+    mend: str
+
+
+def check_reach(settings: ServeSection, keys: frozenset[str]) -> Doubt | None:
     """Says no to a server that other machines reach and that asks nobody for a key, unless that is meant.
 
     Raises:
         ConfigurationError: so it is.
     """
     if is_loopback(settings.host):
-        return
-    log = structlog.get_logger("headrace.server")
+        return None
     if not keys and not settings.without_keys:
         raise ConfigurationError(
             f"Other machines reach {settings.host}, and no API key is set: anybody could read every feature and push "
             "rows. Set HEADRACE_SERVE_API_KEYS, or [serve] without_keys = true if something else keeps others out."
         )
     if not keys:
-        log.warning("other machines reach this server, and it asks nobody for a key", host=settings.host)
-    elif settings.tls_cert is None:
-        log.warning("keys come over the network in clear text; set tls_cert and tls_key", host=settings.host)
+        return Doubt(
+            f"other machines reach {settings.host}, and nobody is asked for a key",
+            "Does something else keep others out? Else set HEADRACE_SERVE_API_KEYS.",
+        )
+    if settings.tls_cert is None:
+        return Doubt("keys cross the network in clear text", "Set [serve] tls_cert and tls_key.")
+    return None
 
 
 def check_tls(settings: ServeSection) -> bool:

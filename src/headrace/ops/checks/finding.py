@@ -17,8 +17,8 @@ class Finding:
     """What a check found.
 
     Attributes:
-        area: "machine", "configuration", "data", "kafka" or "redis". about: the thing looked at. says: what was found.
-            mend: what to do about it; empty when nothing is to be done.
+        area: "machine", "configuration", "data", "kafka", "redis" or "server". about: the thing looked at. says: what
+            was found. mend: what to do about it; empty when nothing is to be done.
     """
 
     level: Level
