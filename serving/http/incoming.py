@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
+from headrace.serving.http.at_once import at_once_or_within
 from headrace.serving.http.problems import Problem, too_late
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -54,8 +54,7 @@ class Incoming:
         if declared is not None and (length := int(declared[:18]) if declared.isdigit() else 0) > most:
             raise _too_large(most, length)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._read(most)
+            return await at_once_or_within(self._read(most), timeout_s)
         except TimeoutError:
             late = too_late(timeout_s)
             raise Problem(
