@@ -31,6 +31,8 @@ from headrace.stores.redis import RedisStore
 MOST_GROWTH = 0.02
 """Of resident memory between the first and the last quarter of the samples, as a share; plus MOST_BYTES."""
 MOST_BYTES = 4 << 20
+MOST_CONNECTIONS = 16
+"""To Redis: a pool may grow until every client has asked at once."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Soaked:
             found.append(f"resident memory grew from {self.rss_first:,.0f} to {self.rss_last:,.0f} bytes")
         if self.files[1] - self.files[0] > clients:
             found.append(f"open files went from {self.files[0]} to {self.files[1]}")
+        if self.connections[1] - self.connections[0] > MOST_CONNECTIONS:
+            found.append(f"connections to Redis went from {self.connections[0]} to {self.connections[1]}")
         return found
 
 
