@@ -19,7 +19,7 @@ from headrace.features.columns import Column
 from headrace.features.errors import DefinitionError, did_you_mean
 from headrace.features.events import EventSchema
 from headrace.features.message_parts import MessageBody, MessageHeader, MessageKey, MessageTime, Part
-from headrace.features.sources import Duration, Source, column_name, one_of, set_fields, unit_of, zone_of
+from headrace.features.sources import Duration, Source, column_name, instant_rules, one_of, set_fields
 from headrace.features.time import format_instant, instant_us
 
 MESSAGE_FORMATS = ("json", "avro", "protobuf", "raw")
@@ -109,10 +109,7 @@ class KafkaSource(Source):
             message_schema=_message_schema(format, schema, registry, shown),
             registry=_registry(registry, format, shown),
             columns=_columns(self.schema, columns, format, shown),
-            zone=zone_of(zone, shown),
-            ambiguous=one_of("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
-            nonexistent=one_of("nonexistent", nonexistent, ("refuse", "shift"), shown),
-            unit=unit_of(unit, shown),
+            **instant_rules(zone, ambiguous, nonexistent, unit, shown),
             tombstones=one_of("tombstones", tombstones, ("skip", "dead_letter"), shown),
             on_gap=one_of("on_gap", on_gap, ("fail", "skip"), shown),
             options=_options(options, shown),

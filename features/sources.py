@@ -155,10 +155,7 @@ class FileSource(Source):
             path=text,
             format=_format(text, format, shown),
             columns=_renames(self.schema, columns, shown),
-            zone=zone_of(zone, shown),
-            ambiguous=one_of("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
-            nonexistent=one_of("nonexistent", nonexistent, ("refuse", "shift"), shown),
-            unit=unit_of(unit, shown),
+            **instant_rules(zone, ambiguous, nonexistent, unit, shown),
         )
 
 
@@ -213,10 +210,7 @@ class FrameSource(Source):
             self,
             data=data,
             columns=_renames(self.schema, columns, shown),
-            zone=zone_of(zone, shown),
-            ambiguous=one_of("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
-            nonexistent=one_of("nonexistent", nonexistent, ("refuse", "shift"), shown),
-            unit=unit_of(unit, shown),
+            **instant_rules(zone, ambiguous, nonexistent, unit, shown),
         )
 
 
@@ -266,10 +260,7 @@ class IterableSource(Source):
         set_fields(
             self,
             iterable=iterable,
-            zone=zone_of(zone, shown),
-            ambiguous=one_of("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
-            nonexistent=one_of("nonexistent", nonexistent, ("refuse", "shift"), shown),
-            unit=unit_of(unit, shown),
+            **instant_rules(zone, ambiguous, nonexistent, unit, shown),
         )
 
 
@@ -317,24 +308,27 @@ def _renames(schema: EventSchema, columns: Mapping[str, str] | None, shown: str)
     return dict(columns or {})
 
 
-def zone_of(zone: str | None, shown: str) -> str | None:
-    if zone is None:
-        return None
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+def instant_rules(
+    zone: str | None, ambiguous: str, nonexistent: str, unit: str | None, shown: str
+) -> dict[str, str | None]:
+    """How a source reads instants that are written without a zone or as numbers; see `FileSource`."""
+    if zone is not None:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-        raise DefinitionError(
-            f"{shown}: zone={zone!r} is no known time zone. Use an IANA name such as 'America/New_York'."
-        ) from None
-    return zone
-
-
-def unit_of(unit: str | None, shown: str) -> str | None:
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+            raise DefinitionError(
+                f"{shown}: zone={zone!r} is no known time zone. Use an IANA name such as 'America/New_York'."
+            ) from None
     if unit is not None and unit not in EPOCH_UNITS:
         raise DefinitionError(f"{shown}: unit={unit!r} is unknown. Choose one of {', '.join(EPOCH_UNITS)}.")
-    return unit
+    return {
+        "zone": zone,
+        "ambiguous": one_of("ambiguous", ambiguous, ("refuse", "earlier", "later"), shown),
+        "nonexistent": one_of("nonexistent", nonexistent, ("refuse", "shift"), shown),
+        "unit": unit,
+    }
 
 
 def one_of(option: str, given: str, choices: tuple[str, ...], shown: str) -> str:

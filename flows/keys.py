@@ -14,6 +14,8 @@ from headrace.flows.batch import ARROW_TYPES, EventBatch
 Ints = npt.NDArray[np.int64]
 FEW = 8
 """Up to this many known keys per different key of a batch, all known keys are searched at once in Arrow."""
+SMALL = 128
+"""In a batch of so many events each key is looked up: setting Arrow to work takes longer."""
 
 
 class KeyTable:
@@ -39,6 +41,11 @@ class KeyTable:
 
     def slots(self, batch: EventBatch) -> Ints:
         """(n,) slot of each event; keys seen for the first time are given the next numbers."""
+        if len(batch) <= SMALL:
+            columns = [batch.arrow(name).to_pylist() for name in self.names]
+            each = columns[0] if len(columns) == 1 else zip(*columns, strict=True)
+            get, add = self._slots.get, self.add
+            return np.array([add(key) if (slot := get(key)) is None else slot for key in each], dtype=np.int64)
         codes, distinct = self._distinct(batch)
         if isinstance(distinct, pa.Array) and len(self.keys) <= FEW * len(distinct):
             self._complete()

@@ -17,6 +17,7 @@ from headrace.stores.layout import arrow_schema, row_layout
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 INSTANT = pa.timestamp("us", tz="UTC")
+_AS_THEY_ARE = {pa.float64(): np.dtype(np.float64), pa.int64(): np.dtype(np.int64)}
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ def _instants(values: Ints) -> pa.Array:
 
 def _array(values: Array, valid: Array, dtype: pa.DataType) -> pa.Array:
     mask = None if valid.all() else ~valid.astype(np.bool_)
+    if mask is None and dtype in _AS_THEY_ARE and values.dtype == _AS_THEY_ARE[dtype]:
+        return pa.Array.from_buffers(dtype, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
     if pa.types.is_timestamp(dtype):
         if values.dtype == object:
             values = np.array([0 if v is None else v for v in values], dtype=np.int64)
