@@ -4,18 +4,22 @@ uvicorn's own protocol over httptools takes a head of any size and waits for it 
 
 - a head of at most 16 KiB and one read (431), within 10 s (408); a request, body included, within 60 s;
 - errors in JSON, as Feast's client parses every error it gets;
+- head and body of an answer in one packet: the client wakes up once;
 - "Upgrade: h2c", which Java's HttpClient sends along, passed over, as RFC 9110 (7.8) allows, on connections that go on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+_CONTINUE = b"HTTP/1.1 100 "
+_JOINED_BYTES = 64 * 1024
+"""A body from that on is not copied to stand behind its head."""
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -83,6 +87,8 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_head, self._head_bytes, self._asked = False, 0, True
+        if self.scope["method"] != "HEAD":  # an answer to HEAD has no body that its head could wait for
+            self.cycle.transport = cast(asyncio.Transport, _Corked(self.transport))
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -117,6 +123,41 @@ class BoundedHttp(HttpToolsProtocol):
                 + body
             )
         self.transport.close()
+
+
+class _Corked:
+    """What one answer is written to: its head waits for its body."""
+
+    __slots__ = ("_head", "_to")
+
+    def __init__(self, to: asyncio.Transport) -> None:
+        self._to = to
+        self._head: bytes | None = None
+        """None: has not come; empty: is written."""
+
+    def write(self, data: bytes) -> None:
+        head = self._head
+        if head is None and not data.startswith(_CONTINUE):
+            self._head = data
+        elif head and len(data) < _JOINED_BYTES:
+            self._head = b""
+            self._to.write(head + data)
+        else:
+            self._flush()
+            self._to.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._to.close()
+
+    def is_closing(self) -> bool:
+        return self._to.is_closing()
+
+    def _flush(self) -> None:
+        head = self._head
+        if head:
+            self._head = b""
+            self._to.write(head)
 
 
 class _Resumed:

@@ -133,6 +133,24 @@ def test_expect_100_continue(line: Line) -> None:
     assert total(line) == [1.5]
 
 
+def test_answers_of_all_sizes_and_methods_in_order_on_one_connection(line: Line) -> None:
+    """Head and body leave together, but for large bodies and for answers without one."""
+    users = json.dumps({"features": ["visits"], "entities": {"user": ["a"] * 2000}}).encode()
+    large = POST + b"Content-Length: %d\r\n\r\n" % len(users) + users
+    head = b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    options = b"OPTIONS /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    line.send((large + SIZED + b"\r\n" + DATA + options) * 2 + large + head)
+    for _ in range(2):
+        assert total(line) == [3] * 2000
+        assert total(line) == [1.5]
+        assert line.answer()[:1] == (204,)
+    assert total(line) == [3] * 2000
+    while b"\r\n\r\n" not in line.kept:
+        line._more()
+    assert line.kept.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert line.kept.endswith(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_an_upgrade_is_passed_over(line: Line, framing: str) -> None:
     """As Java's HttpClient sends it: what follows the head is an ordinary body, and more requests."""
