@@ -7,7 +7,23 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from headrace.ops.access_log import AccessLines, AccessLog, Several
+from headrace.ops.access_log import AccessLines, AccessLog
+
+
+class Noting:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def began(self, *given: Any) -> None:
+        self.told.append(("began", *given))
+
+    def ended(self, *given: Any) -> None:
+        self.told.append(("ended", *given))
+
+    def refused(self, *given: Any) -> None:
+        self.told.append(("refused", *given))
 
 
 def ask(log: Any, status: int, times: int = 1, route: str = "/push") -> None:
@@ -22,7 +38,7 @@ def ask(log: Any, status: int, times: int = 1, route: str = "/push") -> None:
 )
 def test_which_requests_have_a_line(lines: AccessLines, statuses: list[int]) -> None:
     with capture_logs() as written:
-        log = AccessLog(lines, share=0.0)
+        log = AccessLog(lines, 0.0, beside=Noting())
         for status in (200, 404, 503):
             ask(log, status)
     assert [line["status"] for line in written] == statuses
@@ -30,7 +46,7 @@ def test_which_requests_have_a_line(lines: AccessLines, statuses: list[int]) -> 
 
 def test_a_line_says_what_was_asked_and_how_it_went() -> None:
     with capture_logs() as written:
-        ask(AccessLog("all"), 503)
+        ask(AccessLog("all", beside=Noting()), 503)
     assert written == [
         {
             "event": "request",
@@ -48,7 +64,7 @@ def test_a_line_says_what_was_asked_and_how_it_went() -> None:
 
 def test_a_caller_that_goes_on_asking_wrongly_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     with capture_logs() as written:
-        log = AccessLog("errors")
+        log = AccessLog("errors", beside=Noting())
         now = [0.0]
         monkeypatch.setattr(log._repeats, "_now", lambda: now[0])
         ask(log, 422, times=1000)
@@ -64,25 +80,16 @@ def test_a_caller_that_goes_on_asking_wrongly_does_not_fill_the_disk(monkeypatch
 
 def test_some_is_a_share_of_those_without_error() -> None:
     with capture_logs() as written:
-        ask(AccessLog("some", share=0.1, seed=1), 200, times=2000)
+        ask(AccessLog("some", 0.1, beside=Noting(), seed=1), 200, times=2000)
     assert 120 < len(written) < 280
 
 
-def test_several_are_all_told() -> None:
-    told: list[tuple[Any, ...]] = []
-
-    class Noting:
-        def began(self, *given: Any) -> None:
-            told.append(("began", *given))
-
-        def ended(self, *given: Any) -> None:
-            told.append(("ended", *given))
-
-        def refused(self, *given: Any) -> None:
-            told.append(("refused", *given))
-
-    both = Several([Noting(), Noting()])
-    ask(both, 200)
-    both.refused("unknown")
+@pytest.mark.parametrize("lines", ["none", "errors", "all"])
+def test_who_stands_beside_is_told_of_everything(lines: AccessLines) -> None:
+    beside = Noting()
+    log = AccessLog(lines, beside=beside)
+    with capture_logs():
+        ask(log, 200)
+        log.refused("unknown")
     ended = ("ended", "/push", "POST", 200, 0.0123456, 10, 20, "t0")
-    assert told == [("began", "/push")] * 2 + [ended] * 2 + [("refused", "unknown")] * 2
+    assert beside.told == [("began", "/push"), ended, ("refused", "unknown")]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from headrace.ops.access_log import AccessLog, Several
+from headrace.flows.worker.interpreter import tuned_interpreter
+from headrace.ops.access_log import AccessLog
 from headrace.ops.cells import SharedCells
 from headrace.ops.errors import FAILED
 from headrace.ops.http_server import HttpServer
@@ -120,7 +121,7 @@ class LookupWorker:
             )
             watcher: ServerWatcher = self._metrics
             if settings.access_log != "none":
-                watcher = Several([self._metrics, AccessLog(settings.access_log, settings.access_log_share)])
+                watcher = AccessLog(settings.access_log, settings.access_log_share, beside=self._metrics)
             self._app = lookup_app(
                 client,
                 settings=ServerSettings(
@@ -137,7 +138,8 @@ class LookupWorker:
             )
             where = listen()
             log.info("worker serves")
-            self._server.run(where, lambda: self._beside(client))
+            with tuned_interpreter():
+                self._server.run(where, lambda: self._beside(client))
             log.info("worker stopped")
         return self._server.first
 
