@@ -20,7 +20,7 @@ from headrace.serving.lookups import Lookups
 from headrace.serving.table import FeatureTable
 from headrace.serving.vectors import FeatureVector, FeatureVectors
 from headrace.serving.watching import Watcher
-from headrace.stores.errors import StoreError, UnreachableError
+from headrace.stores.errors import StoreError
 from headrace.stores.lookups import Ask, Looked
 from headrace.stores.online import Clock, OnlineStore, View
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class _Reader(Protocol):
-    async def look_up(self, asks: Sequence[Ask]) -> Looked: ...
+    async def look_up(self, asks: Sequence[Ask], deadline: float) -> Looked: ...
 
     async def close(self) -> None: ...
 
@@ -40,7 +40,7 @@ class _InPlace:
     def __init__(self, store: OnlineStore) -> None:
         self._store = store
 
-    async def look_up(self, asks: Sequence[Ask]) -> Looked:
+    async def look_up(self, asks: Sequence[Ask], deadline: float) -> Looked:
         return self._store.look_up(asks)
 
     async def close(self) -> None:
@@ -54,7 +54,7 @@ class AsyncClient(Lookups):
         store: a `RedisStore`, whose address is read by asyncio, or a store of this machine, which is read in place; or
             an address. known, on_failure, retries, cache, watchers, project, layout: see `Lookups`.
         timeout_s: for a whole call, retries included.
-        connections: to Redis, the most at a time; a task that needs one more waits.
+        connections: to Redis, the most; tasks share them (in a cluster each needs one for the time of its call).
     """
 
     def __init__(
@@ -69,8 +69,10 @@ class AsyncClient(Lookups):
         project: str | None = None,
         layout: Layout | None = None,
         timeout_s: float = 5.0,
-        connections: int = 64,
+        connections: int = 16,
     ) -> None:
+        from asyncio import get_running_loop  # importing it is half of what importing the package would cost
+
         from headrace.stores.redis import RedisStore
 
         super().__init__(
@@ -83,7 +85,7 @@ class AsyncClient(Lookups):
             project=project,
             layout=layout,
         )
-        self.timeout_s = timeout_s
+        self.timeout_s, self._running_loop = timeout_s, get_running_loop
         self._reader: _Reader
         if isinstance(self.store, RedisStore):
             from headrace.stores.redis_async import AsyncRedisReader
@@ -182,22 +184,17 @@ class AsyncClient(Lookups):
         return clock, found
 
     async def _looked(self, asks: Sequence[Ask]) -> Looked:
-        import asyncio  # whoever uses it has loaded it; for others it would be half of the package's time to load
-
-        if self.retries is not None:
-            self.retries.called()
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                while True:
-                    try:
-                        return await self._reader.look_up(asks)
-                    except Exception as error:
-                        if not self._again(error):
-                            raise
-        except TimeoutError as error:
-            raise UnreachableError(
-                f"{self.store!r} did not answer within {self.timeout_s} s. Ask again, or raise timeout_s."
-            ) from error
+        loop = self._running_loop()
+        deadline = loop.time() + self.timeout_s
+        if self.retries is None:
+            return await self._reader.look_up(asks, deadline)
+        self.retries.called()
+        while True:
+            try:
+                return await self._reader.look_up(asks, deadline)
+            except Exception as error:
+                if loop.time() >= deadline or not self._again(error):
+                    raise
 
 
 __all__ = ["AsyncClient"]

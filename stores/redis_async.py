@@ -2,87 +2,142 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headrace.stores.errors import StoreError, UnreachableError
 from headrace.stores.lookups import Ask, Looked
 from headrace.stores.redis import RedisStore
-from headrace.stores.redis_lookups import RedisLookups
+from headrace.stores.redis_links import RedisLinks
+from headrace.stores.redis_lookups import RedisLookups, packed
 from headrace.stores.redis_project import TRIES, ProjectViews
 from headrace.stores.redis_talk import Command
 from headrace.stores.redis_urls import connect, speaking_to
+from headrace.stores.sharing import Shared
 
 
 class AsyncRedisReader:
     """Reads the rows of a `RedisStore` from tasks of one event loop.
 
+    Many tasks share few connections. In a cluster, and without the package hiredis, each has one of redis-py's own for
+    the time of its call.
+
     Args:
         store: says where, which project and which layout; its own connections are not used.
-        timeout_s: for connecting and for each answer. connections: the most at a time; a task that needs one more
-            waits.
+        timeout_s: for connecting, and for silence of a connection on which answers are due. connections: the most.
     """
 
-    def __init__(self, store: RedisStore, *, timeout_s: float = 5.0, connections: int = 64) -> None:
-        self._address = store.address
-        self._cluster = store.address.kind == "cluster"
+    def __init__(self, store: RedisStore, *, timeout_s: float = 5.0, connections: int = 16) -> None:
+        self._address, self._timeout_s = store.address, timeout_s
         self._views: ProjectViews = store.reading_views()
         self._lookups = RedisLookups(self._views, store.clock_key)
         self._client: Any = connect(store.address, timeout_s, connections, tasks=True)
+        self._links: RedisLinks | None = None
+        if store.address.kind != "cluster" and _has_hiredis():
+            self._links = RedisLinks(self._client.connection_pool, timeout_s, connections)
+        self._looking = Shared(self._look_at_views)
+        self._turns = asyncio.Semaphore(connections)
+        self._closed = False
 
-    async def look_up(self, asks: Sequence[Ask]) -> Looked:
-        """As `OnlineStore.look_up`."""
+    async def look_up(self, asks: Sequence[Ask], deadline: float) -> Looked:
+        """As `OnlineStore.look_up`.
+
+        Args:
+            deadline: when the caller gives up, time of the event loop.
+
+        Raises:
+            UnreachableError: no answer by then, or the server cannot do it just now.
+        """
         for _ in range(TRIES):
             if not self._views.looked_at:
-                await self._look_at_views()
+                await self._looked_at_views(deadline)
             request = self._lookups.request(asks)
-            if self._cluster:
-                answers = await self._spread(request.commands())
+            if self._links is not None:
+                answers = await self._exchange(self._links, *request.packed(), deadline)
             else:
-                answers = await self._exchange(*request.packed())
+                answers = await self._spread(request.commands(), deadline)
             looked = request.looked(answers)
             if looked is not None:
                 return looked
-            await self._look_at_views()
+            await self._looked_at_views(deadline)
         raise self._views.restless("one of them")
 
     async def close(self) -> None:
         """Close all connections."""
+        self._closed = True
+        self._looking.cancel()
+        if self._links is not None:
+            self._links.close()
         await self._client.aclose()
-        if not self._cluster:
-            await self._client.connection_pool.disconnect()
+        if self._address.kind == "cluster":
+            return
+        pool = self._client.connection_pool
+        await pool.disconnect()
+        if self._address.kind == "sentinel":
+            for sentinel in pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+    async def _looked_at_views(self, deadline: float) -> None:
+        """Tasks that find the views unknown or changed look at them together."""
+        try:
+            await self._looking.result(deadline)
+        except TimeoutError:
+            raise self._late() from None
 
     async def _look_at_views(self) -> None:
-        with speaking_to(self._address):
-            data = await self._client.execute_command(*self._views.command)
-        found: Mapping[bytes, bytes] = data
-        self._views.take(found)
+        command, deadline = self._views.command, asyncio.get_running_loop().time() + self._timeout_s
+        data: Mapping[bytes, bytes]
+        if self._links is not None:
+            (found,) = await self._exchange(self._links, packed(command), 1, deadline)
+            data = dict(zip(found[::2], found[1::2], strict=True))
+        else:
+            (data,) = await self._spread([command], deadline)
+        self._views.take(data)
 
-    async def _exchange(self, data: bytes, count: int) -> list[Any]:
-        with speaking_to(self._address):
+    async def _exchange(self, links: RedisLinks, data: bytes, count: int, deadline: float) -> list[Any]:
+        for again in (True, False):
+            link = links.ready()
             try:
-                return await self._exchanged(data, count)
+                if link is None:
+                    if self._closed:
+                        raise self._is_closed()
+                    link = await links.get(deadline)
+                return await link.ask(data, count, deadline)
             except Exception as error:
-                if type(error).__name__ != "ConnectionError":
+                if again and link is not None and type(error).__name__ == "ConnectionError" and not self._closed:
+                    continue  # the connection was dead
+                with speaking_to(self._address):
                     raise
-            return await self._exchanged(data, count)  # the connection was dead
+        raise AssertionError("one of two tries returned or raised")
 
-    async def _exchanged(self, data: bytes, count: int) -> list[Any]:
-        pool = self._client.connection_pool
-        connection = await pool.get_connection()
+    async def _spread(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+        if self._closed:
+            raise self._is_closed()
         try:
-            await connection.send_packed_command([data], check_health=False)
-            read = connection.read_response
-            return [await read() for _ in range(count)]
-        except BaseException:
-            await connection.disconnect(nowait=True)  # answers that are still to come belong to nobody
-            raise
-        finally:
-            await pool.release(connection)
+            # In a cluster redis-py raises an error where a task should wait for a connection, so it waits here.
+            async with asyncio.timeout_at(deadline), self._turns:
+                with speaking_to(self._address):
+                    pipe = self._client.pipeline(transaction=False)
+                    for command in commands:
+                        pipe.execute_command(*command)
+                    found: list[Any] = await pipe.execute()
+                    return found
+        except TimeoutError:
+            raise self._late() from None
 
-    async def _spread(self, commands: Sequence[Command]) -> list[Any]:
-        with speaking_to(self._address):
-            pipe = self._client.pipeline()
-            for command in commands:
-                pipe.execute_command(*command)
-            found: list[Any] = await pipe.execute()
-            return found
+    def _late(self) -> UnreachableError:
+        return UnreachableError(
+            f"Redis at {self._address.shown} does not answer: no answer within {self._timeout_s} s."
+        )
+
+    def _is_closed(self) -> StoreError:
+        return StoreError(f"The connection to Redis at {self._address.shown} is closed. Open another client.")
+
+
+def _has_hiredis() -> bool:
+    try:
+        import hiredis  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -127,16 +127,16 @@ class LookupRequest:
 
     def packed(self) -> tuple[bytes, int]:
         """As they are sent to one server, and how many they are."""
-        out, count = [_packed(self.first)], 2
+        out, count = [packed(self.first)], 2
         for group in self.groups:
             if group.fields is None:
-                out += [_packed(("MGET", *group.keys))] if group.keys else []
+                out += [packed(("MGET", *group.keys))] if group.keys else []
                 count += bool(group.keys)
             else:
                 head, tail = _around(group.fields)
                 out += [b"%b$%d\r\n%b%b" % (head, len(key), key, tail) for key in group.keys]
                 count += len(group.keys)
-        out.append(_packed(self.last))
+        out.append(packed(self.last))
         return b"".join(out), count
 
     def looked(self, answers: Sequence[Any]) -> Looked | None:
@@ -160,7 +160,8 @@ class LookupRequest:
         return Looked(None if us is None else Clock(int(us), kind.decode()), rows)
 
 
-def _packed(command: Command) -> bytes:
+def packed(command: Command) -> bytes:
+    """A command as it is sent."""
     parts = [each.encode() if isinstance(each, str) else each for each in command]
     return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in parts])
 
