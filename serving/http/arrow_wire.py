@@ -9,15 +9,20 @@ schema's metadata has, under "headrace", JSON: `statuses`, the words by code, an
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headrace.features.dtypes import BOOL, FLOAT, INT, TIMESTAMP
+from headrace.features.features import MISSING
 from headrace.features.reading import STATUSES
 from headrace.serving.http.feast_wire import Wire
 from headrace.serving.http.problems import why_failed
 from headrace.serving.table import FeatureTable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _CODES = {status: code for code, status in enumerate(STATUSES)}
 _PLAIN = (INT, FLOAT, BOOL, TIMESTAMP)
@@ -30,28 +35,31 @@ def arrow_stream(wire: Wire, table: FeatureTable) -> bytes:
 
     NaN and infinity are what they are. Import of pyarrow happens here.
     """
+    import numpy as np
     import pyarrow as pa
 
     from headrace.stores.layout import arrow_type
     from headrace.stores.rows import table_value
 
-    n, names, arrays = len(table.rows), [], []
+    n, width, names, arrays = len(table.rows), len(wire.names), [], []
     for name, values in table.entities.items():
         names.append(name)
         arrays.append(pa.array(list(values), arrow_type(wire.key_types[name])))
-    for name, column, found in zip(wire.names, table.columns, table.values, strict=True):
+    codes = np.zeros((n, width), np.int8)
+    for at, (column, found) in enumerate(zip(table.columns, table.values, strict=True)):
         dtype = column.dtype
         plain = found if dtype in _PLAIN else [table_value(each, dtype) for each in found]
-        names.append(name)
-        arrays.append(pa.array(plain, arrow_type(dtype)))
-    codes: list[int] = [_CODES[status] for row in zip(*table.statuses, strict=True) for status in row]
-    instants = pa.timestamp("us", tz="UTC")
-    times: list[Any] = [us for row in zip(*_times(table), strict=True) for us in row]
-    width = len(wire.names)
+        array = pa.array(plain, arrow_type(dtype))
+        names.append(wire.names[at])
+        arrays.append(array)
+        if array.null_count or column.default is not MISSING or table.origins[column.origin].why is not None:
+            codes[:, at] = [_CODES[status] for status in table.statuses[at]]
+    times, unknown = _times(table)
     names += [STATUS_COLUMN, TIME_COLUMN]
+    instants = pa.array(times.ravel(), pa.timestamp("us", tz="UTC"), mask=unknown.ravel())
     arrays += [
-        pa.FixedSizeListArray.from_arrays(pa.array(codes, pa.int8()), width),
-        pa.FixedSizeListArray.from_arrays(pa.array(times, pa.int64()).cast(instants), width),
+        pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), width),
+        pa.FixedSizeListArray.from_arrays(instants, width),
     ]
     told: dict[str, Any] = {"statuses": list(STATUSES)}
     if table.failures:
@@ -69,5 +77,14 @@ def arrow_stream(wire: Wire, table: FeatureTable) -> bytes:
     return out
 
 
-def _times(table: FeatureTable) -> list[Any]:
-    return [table.origins[column.origin].event_times_us for column in table.columns]
+def _times(table: FeatureTable) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """(n, f) what each value is as of, microseconds; and where that is not known."""
+    import numpy as np
+
+    of_origins = np.array(
+        [[0 if us is None else us for us in each.event_times_us] for each in table.origins], np.int64
+    ).reshape(len(table.origins), len(table.rows))
+    unknown = np.array([[us is None for us in each.event_times_us] for each in table.origins], np.bool_)
+    unknown = unknown.reshape(of_origins.shape)
+    places = [column.origin for column in table.columns]
+    return of_origins[places].T, unknown[places].T
