@@ -1,5 +1,6 @@
 """A real Feast beside our server: its client reads from it, and its server says the same of the same rows in Redis."""
 
+import asyncio
 import json
 import tempfile
 import warnings
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.conftest import SLOW_IS_FINE
+from tests.servers.process import free_port
 from tests.serving.compat.comparing import exact_value
 from tests.serving.compat.feast_side import (
     PROJECT,
     Cells,
     EntityKey,
     RemoteOnlineStore,
+    RetryError,
     TestClient,
     Value,
     asked,
@@ -305,3 +308,39 @@ def test_feasts_sdk_reads_from_redis_what_our_client_says(sides: Sides, rows: li
                     assert value is None, name
                 elif ours.status != "OUTSIDE_MAX_AGE":
                     assert exact_value(value) == exact_value(ours.value), name
+
+
+# What docs/serving.md says of Feast's client besides
+
+
+def test_composite_keys_are_torn_by_the_older_way_of_reading(client: Any) -> None:
+    key = EntityKey(join_keys=["user", "shop"], entity_values=[Value(string_val="full"), Value(int64_val=1)])
+    with pytest.raises(RuntimeError, match=r"Error_code=422.*expected exactly user \(string\), shop \(int64\)"):
+        RemoteOnlineStore().online_read(client.config, client.get_feature_view("pairs"), [key], ["visits"])
+
+
+def test_event_times_are_dropped_and_there_is_no_asyncio(client: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answer = client.get_online_features(features=["drivers:visits"], entity_rows={"user": ["full"]})
+        assert answer.to_dict(include_event_timestamps=True)["visits__ts"] == []
+        with pytest.raises(NotImplementedError, match="does not support online read async"):
+            asyncio.run(client.get_online_features_async(features=["drivers:visits"], entity_rows={"user": ["full"]}))
+
+
+@pytest.mark.parametrize("infinity", [float("inf"), float("-inf")])
+def test_infinity_is_a_word_for_both(sides: Sides, client: Any, infinity: float) -> None:
+    row = StoredRow(FULL | {"total": infinity}, NOW, NOW)
+    sides.store.write(Drivers, table_of(row_layout(Drivers), [{"user": f"at {infinity}"}], [row]))
+    body = {"features": ["drivers:total"], "entities": {"user": [f"at {infinity}"]}}
+    assert columns(sides.honest.ask(body).json) == columns(their(sides, body))
+    assert asked(client, body["features"], body["entities"])["total"].values == [
+        "Infinity" if infinity > 0 else "-Infinity"
+    ]
+
+
+def test_a_store_that_is_away_ends_the_clients_patience(sides: Sides) -> None:
+    with RedisStore(f"redis://127.0.0.1:{free_port()}/0", timeout_s=1) as gone, Served(gone, VIEWS) as server:
+        assert server.ask({"features": ["drivers:visits"], "entities": {"user": ["full"]}}).status == 503
+        with remote(sides.registry, server.url, connection_retries=0) as store, pytest.raises(RetryError):
+            asked(store, ["drivers:visits"], {"user": ["full"]})
