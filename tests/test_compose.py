@@ -88,7 +88,9 @@ def test_prometheus_scrapes_the_lookup_server() -> None:
 def series() -> set[str]:
     """The names under which Prometheus keeps our metrics."""
     lookups = LookupLayout(Served(("v",), ("s",), (("v", "f"),)))
-    server = ServerMetrics(lookups, SharedCells.made(lookups.layout, 1))
+    cells = SharedCells.made(lookups.layout, 1)
+    server = ServerMetrics(lookups, cells)
+    cells.row(0)[:] = memoryview(b"\0\0\0\0\0\0\xf0\x3f" * lookups.layout.count).cast("d")  # 1.0: none is left out
     families = [*Metrics("f", "w").registry.collect(), *server.registry.collect()]
     ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     return {family.name + end for family in families for end in ends.get(family.type, [""])}

@@ -62,6 +62,8 @@ class Scene:
 
     def scraped(self, worker: int = 0) -> dict[tuple[str, ...], float]:
         """Samples that are not 0, by name and sorted label values."""
+        for each in self.workers:
+            each.add_up()
         kind, body = self.workers[worker].scrape("text/plain")
         assert kind.startswith("text/plain")
         found = {}
@@ -120,7 +122,6 @@ def test_values_statuses_and_ages_are_those_that_were_served() -> None:
     one.features([Drivers], {"driver_id": ["1", "2"]})  # every entity has its row
     other.features([Drivers], {"driver_id": ["1", "9"]}, full_names=True)  # one has none
     one.features("pricing", {"driver_id": ["1", "2", "9"]}, request={"amount": [5.0, 5.0, 5.0]})
-    scene.workers[0].add_up()
     found = scene.scraped(1)
 
     def of(name: str, feature: str, *more: str, view: str = "drivers") -> float | None:

@@ -25,6 +25,7 @@ GUIDE = """Features for machine learning from event streams: define them in a Py
     headrace get driver_activity driver_id=1
     headrace get driver_activity driver_id=1 --at 2026-01-01T09:00Z
     headrace history driver_activity driver_id=1
+    headrace serve views.py          answers lookups over HTTP
 
 A value falls as time passes with no new event, and a question about the past sees nothing from after it. Every command
 explains itself: `headrace run --help`.

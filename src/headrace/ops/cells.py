@@ -41,7 +41,8 @@ class Family:
 
     Attributes:
         labels: names of the labels. bounds: of a histogram's buckets, upper ends. summed: False: a series for each
-            worker, with the label `worker`. cells: values of the labels -> first cell.
+            worker, with the label `worker`. sparse: a series that is 0 is left out. cells: values of the labels ->
+            first cell.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -50,6 +51,7 @@ class Family:
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
     summed: bool = True
+    sparse: bool = False
     cells: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     @property
@@ -150,6 +152,8 @@ class SharedCells:
             kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
             found = kind(family.name, family.documentation, labels=labels)
             for values, at in family.cells.items():
+                if family.sparse and not total[at]:
+                    continue
                 if family.summed:
                     found.add_metric(values, float(total[at]))
                     continue

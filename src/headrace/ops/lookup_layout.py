@@ -127,10 +127,10 @@ class LookupLayout:
             "histogram", "lookup_row_age_seconds", "From what a row is as of to its answer.", "view", bounds=AGE_S
         )
         self.age = {view: cell(age, view) for view in served.views}
-        values = counter("lookup_values", "Values that were served.", "view", "feature")
+        values = counter("lookup_values", "Values that were served.", "view", "feature", sparse=True)
         self.values = {each: cell(values, *each) for each in served.features}
         absent = counter(
-            "lookup_values_not_present", "Those of them that are not PRESENT.", "view", "feature", "status"
+            "lookup_values_not_present", "Those of them that are not PRESENT.", "view", "feature", "status", sparse=True
         )
         self.absent = {
             each: tuple(cell(absent, *each, status.value) for status in NOT_PRESENT) for each in served.features

@@ -70,7 +70,7 @@ class _Tally:
 class ServerMetrics:
     """One worker's share of the server's metrics: a `Watcher` of its client and a `ServerWatcher` of its requests.
 
-    All calls come from the thread of the event loop, and `scrape` reads what all workers have counted.
+    All calls but `scrape` come from the thread of the event loop.
 
     Args:
         cells: of all workers. worker: number of this one.
@@ -244,8 +244,8 @@ class ServerMetrics:
         return sum(self._cells[at] for at in self._of.requests.values())
 
     def scrape(self, accept: str) -> tuple[str, bytes]:
-        """Content type and body for `/metrics`, of all workers; what others noted lately is not in it yet."""
-        self.add_up()
+        """Content type and body for `/metrics`, of all workers; what any of them noted since its `add_up` is not in it.
+        For any thread: of thousands of features it takes a while."""
         encode, content_type = choose_encoder(accept)
         return content_type, encode(self.registry)
 

@@ -151,7 +151,8 @@ class LookupWorker:
         self._metrics.feature_log(log.kept, log.dropped)
 
     async def _scrape(self, accept: str) -> tuple[str, bytes]:
-        return self._metrics.scrape(accept)
+        self._metrics.add_up()
+        return await asyncio.to_thread(self._metrics.scrape, accept)
 
     async def _beside(self, client: AsyncClient) -> None:
         """Turns metrics over and asks the store, as long as the server runs; at the end what is left is counted."""
