@@ -9,6 +9,8 @@ schema's metadata has, under "headrace", JSON: `statuses`, the words by code, an
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,8 +25,10 @@ from headrace.serving.table import FeatureTable
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pyarrow as pa
 
 _CODES = {status: code for code, status in enumerate(STATUSES)}
+_CODE = {FLOAT: "d", INT: "q"}
 _PLAIN = (INT, FLOAT, BOOL, TIMESTAMP)
 
 STATUS_COLUMN, TIME_COLUMN = "__statuses", "__event_timestamps"
@@ -39,7 +43,6 @@ def arrow_stream(wire: Wire, table: FeatureTable) -> bytes:
     import pyarrow as pa
 
     from headrace.stores.layout import arrow_type
-    from headrace.stores.rows import table_value
 
     n, width, names, arrays = len(table.rows), len(wire.names), [], []
     for name, values in table.entities.items():
@@ -47,12 +50,10 @@ def arrow_stream(wire: Wire, table: FeatureTable) -> bytes:
         arrays.append(pa.array(list(values), arrow_type(wire.key_types[name])))
     codes = np.zeros((n, width), np.int8)
     for at, (column, found) in enumerate(zip(table.columns, table.values, strict=True)):
-        dtype = column.dtype
-        plain = found if dtype in _PLAIN else [table_value(each, dtype) for each in found]
-        array = pa.array(plain, arrow_type(dtype))
+        values_of = _array(found, column.dtype)
         names.append(wire.names[at])
-        arrays.append(array)
-        if array.null_count or column.default is not MISSING or table.origins[column.origin].why is not None:
+        arrays.append(values_of)
+        if values_of.null_count or column.default is not MISSING or table.origins[column.origin].why is not None:
             codes[:, at] = [_CODES[status] for status in table.statuses[at]]
     times, unknown = _times(table)
     names += [STATUS_COLUMN, TIME_COLUMN]
@@ -65,7 +66,7 @@ def arrow_stream(wire: Wire, table: FeatureTable) -> bytes:
     if table.failures:
         told["failures"] = {view: why_failed(error) for view, error in table.failures.items()}
     schema = pa.schema(
-        [pa.field(name, array.type) for name, array in zip(names, arrays, strict=True)],
+        [pa.field(name, each.type) for name, each in zip(names, arrays, strict=True)],
         metadata={"headrace": msgspec.json.encode(told)},
     )
     batch = pa.record_batch(arrays, schema=schema)
@@ -75,6 +76,25 @@ def arrow_stream(wire: Wire, table: FeatureTable) -> bytes:
         writer.write_batch(batch)
     out: bytes = sink.getvalue().to_pybytes()
     return out
+
+
+def _array(found: Sequence[Any], dtype: str) -> pa.Array:
+    """(n,) values as Arrow. Numbers with no null among them are copied as they are: `pa.array` takes 5 µs a call."""
+    import pyarrow as pa
+
+    from headrace.stores.layout import arrow_type
+    from headrace.stores.rows import table_value
+
+    code = _CODE.get(dtype)
+    if code is not None:
+        try:
+            numbers = pa.py_buffer(array(code, found))
+        except TypeError:  # a null
+            pass
+        else:
+            return pa.Array.from_buffers(arrow_type(dtype), len(found), [None, numbers])
+    plain = found if dtype in _PLAIN else [table_value(each, dtype) for each in found]
+    return pa.array(plain, arrow_type(dtype))
 
 
 def _times(table: FeatureTable) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

@@ -96,6 +96,13 @@ class Choice:
                     f"entities.{name}",
                     "too_many_entities",
                 )
+            if len(values) * len(self.plan.columns) > settings.values:
+                raise unprocessable(
+                    f"{len(values):,} entities times {len(self.plan.columns):,} features are more than the server's limit "
+                    f"of {settings.values:,} values. Ask for fewer entities at a time.",
+                    f"entities.{name}",
+                    "too_many_entities",
+                )
         if self.request_names:
             among = self.request_names & entities.keys()
             if among:

@@ -22,7 +22,8 @@ class ServerSettings:
 
     Attributes:
         body_bytes: the most that a request's body may have.
-        entities: the most entities of one lookup. features: the most features of one.
+        entities: the most entities of one lookup. features: the most features of one. values: the most of both together,
+            entities times features: a million take a worker half a second.
         statuses: "honest" tells a value that was never there from one that is null; "feast" says PRESENT of all, as
             Feast does. A request may ask for the other.
         timeout_s: seconds for a request, from its head to its answer.
@@ -37,10 +38,11 @@ class ServerSettings:
     statuses: Statuses = "honest"
     keys: InitVar[Iterable[str]] = ()
     timeout_s: float = 5.0
+    values: int = 1_000_000
     accepted: Keys | None = field(init=False, default=None)
 
     def __post_init__(self, keys: Iterable[str]) -> None:
-        for name in ("body_bytes", "entities", "features", "timeout_s"):
+        for name in ("body_bytes", "entities", "features", "values", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise DataError(f"ServerSettings: {name} is {getattr(self, name)}, expected more than 0.")
         if self.statuses not in ("honest", "feast"):

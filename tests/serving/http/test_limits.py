@@ -76,6 +76,14 @@ def test_too_many_entities_and_features(app_with: Any) -> None:
     assert seen.reasons == ["too_many_entities", "too_many_features", "too_many_features"]
 
 
+def test_too_many_values(app_with: Any) -> None:
+    app = app_with(ServerSettings(values=4))
+    assert look_up(app, {"features": ["visits"], "entities": {"user": ["a"] * 2}}).status == 200
+    many = look_up(app, {"features": ["visits"], "entities": {"user": ["a"] * 3}})
+    assert (many.status, many.json["field"]) == (422, "entities.user")
+    assert "3 entities times 2 features are more than the server's limit of 4 values" in many.json["detail"]
+
+
 def test_settings_that_make_no_sense() -> None:
     with pytest.raises(DataError, match="entities is 0, expected more than 0"):
         ServerSettings(entities=0)
