@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.servers.fixtures import RedisAddress
 from typer.testing import CliRunner
 
 from headrace.cli.commands import app
@@ -171,6 +172,20 @@ def test_a_newcomer_asks_what_run_has_written(start: Start) -> None:
     assert absent['feature="rides_1h",status="NOT_FOUND",view="driver_activity"'] == 1
     assert server.metric("headrace_lookup_row_age_seconds_count") == {'view="driver_activity"': 2}
     assert server.stopped() == 0
+
+
+def test_pushes_reach_redis_and_can_be_left_out(start: Start, redis_server: RedisAddress) -> None:
+    now = datetime.now(UTC).isoformat()
+    row = {"driver_id": ["p"], "rides_1h": [4], "fare_mean": [2.5], "event_timestamp": [now]}
+    pushed = {"push_source_name": "driver_activity", "df": row}
+    server = start("--online", redis_server.url).ready()
+    assert server.ask(pushed, path="/push")[0] == 200
+    asked = {**ASKED, "entities": {"driver_id": ["p"]}}
+    assert server.ask(asked)[1]["results"][1]["values"] == [4]
+    assert server.stopped() == 0
+    server = start("--online", redis_server.url, HEADRACE_SERVE_PUSH="false").ready()
+    assert server.ask(pushed, path="/push")[0] == 404
+    assert server.ask(asked)[0] == 200
 
 
 def test_what_was_answered_is_logged_and_the_rest_is_written_at_the_end(start: Start, tmp_path: Path) -> None:

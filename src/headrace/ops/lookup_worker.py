@@ -119,6 +119,18 @@ class LookupWorker:
                 timeout_s=settings.timeout.value,
                 watchers=watchers,
             )
+            pushes = None
+            if settings.push:
+                from headrace.ops.pushes import pushing
+
+                pushes = pushing(
+                    store,
+                    client.catalog.views.values(),
+                    self._config.kafka,
+                    most=settings.entities,
+                    timeout_s=settings.timeout.value,
+                )
+                stack.callback(pushes.close)
             watcher: ServerWatcher = self._metrics
             if settings.access_log != "none":
                 watcher = AccessLog(settings.access_log, settings.access_log_share, beside=self._metrics)
@@ -133,6 +145,7 @@ class LookupWorker:
                     timeout_s=settings.timeout.value,
                 ),
                 watcher=watcher,
+                pushes=pushes,
                 readiness=self._readiness,
                 metrics=self._scrape,
             )

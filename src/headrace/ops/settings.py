@@ -81,7 +81,8 @@ class ServeSection:
     host, port: where it listens; port 0: any free one. workers: processes that share the port. restarts: as of [flow].
     api_keys: accepted keys, separated by commas or blanks, only from the environment. api_keys_file: a key a line.
     without_keys: listening beyond this machine without a key is meant. tls_cert, tls_key: PEM files; both or none.
-    statuses: what a status of an answer is by default. on_failure: whether a view whose store fails spoils the answer.
+    push: whether rows and events can be pushed. statuses: what a status of an answer is by default.
+    on_failure: whether a view whose store fails spoils the answer.
     timeout: of a request. retries: failed reads of a store that may be made again, as a share of all; 0: none.
     cache: how old a row of the process's own cache may be; None: no cache. cache_entries: rows in it.
     body_bytes, entities, features: the most that one request may have.
@@ -98,6 +99,7 @@ class ServeSection:
     api_keys: Name | None = None
     api_keys_file: Name | None = None
     without_keys: bool = False
+    push: bool = True
     tls_cert: Name | None = None
     tls_key: Name | None = None
     statuses: Literal["honest", "feast"] = "honest"
