@@ -13,7 +13,7 @@ from headrace.stores.redis_links import RedisLinks
 from headrace.stores.redis_lookups import RedisLookups, packed
 from headrace.stores.redis_project import TRIES, ProjectViews
 from headrace.stores.redis_talk import Command
-from headrace.stores.redis_urls import connect, speaking_to
+from headrace.stores.redis_urls import connect, has_hiredis, speaking_to
 from headrace.stores.sharing import Shared
 
 
@@ -34,7 +34,7 @@ class AsyncRedisReader:
         self._lookups = RedisLookups(self._views, store.clock_key)
         self._client: Any = connect(store.address, timeout_s, connections, tasks=True)
         self._links: RedisLinks | None = None
-        if store.address.kind != "cluster" and _has_hiredis():
+        if store.address.kind != "cluster" and has_hiredis():
             self._links = RedisLinks(self._client.connection_pool, timeout_s, connections)
         self._looking = Shared(self._look_at_views)
         self._turns = asyncio.Semaphore(connections)
@@ -133,11 +133,3 @@ class AsyncRedisReader:
 
     def _is_closed(self) -> StoreError:
         return StoreError(f"The connection to Redis at {self._address.shown} is closed. Open another client.")
-
-
-def _has_hiredis() -> bool:
-    try:
-        import hiredis  # noqa: F401
-    except ImportError:
-        return False
-    return True

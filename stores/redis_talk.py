@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from headrace.stores.errors import StoreError, UnreachableError
+from headrace.stores.redis_direct import DirectConnections
 from headrace.stores.redis_scripts import ALL, Script
-from headrace.stores.redis_urls import RedisAddress, connect, speaking_to
+from headrace.stores.redis_urls import RedisAddress, connect, has_hiredis, speaking_to
 
 T = TypeVar("T")
 Command = tuple[Any, ...]
@@ -25,13 +26,17 @@ class Talk:
     """A pool of connections to one address. Thread-safe; a forked process may go on using it.
 
     Args:
-        address: where. timeout_s: for connecting and for each answer. connections: the most at a time.
+        address: where. timeout_s: for connecting and for each answer. connections: the most at a time, for lookups and
+            for all else each.
     """
 
     def __init__(self, address: RedisAddress, timeout_s: float, connections: int) -> None:
         self.address = address
         self.cluster = address.kind == "cluster"
         self._client = connect(address, timeout_s, connections)
+        self._direct: DirectConnections | None = None
+        if not self.cluster and has_hiredis():
+            self._direct = DirectConnections(self._client.connection_pool, timeout_s, connections)
         self._closed = False
 
     def ask(self, commands: Sequence[Command], together: bool = False) -> list[Any]:
@@ -76,13 +81,14 @@ class Talk:
         """
         if self._closed:
             raise StoreError(f"The connection to Redis at {self.address.shown} is closed. Open another store.")
+        exchange = self._exchanged if self._direct is None else self._direct.exchange
         try:
-            return self._exchanged(data, count)
+            return exchange(data, count)
         except Exception as error:
             with speaking_to(self.address):
-                if type(error).__name__ != "ConnectionError":
+                if self._direct is not None or type(error).__name__ != "ConnectionError":
                     raise
-                return self._exchanged(data, count)  # the connection was dead
+                return exchange(data, count)  # the connection was dead
 
     def _exchanged(self, data: bytes, count: int) -> list[Any]:
         pool = self._client.connection_pool
@@ -138,6 +144,8 @@ class Talk:
 
     def close(self) -> None:
         self._closed = True
+        if self._direct is not None:
+            self._direct.close()
         self._client.close()
         if self.cluster:
             return

@@ -195,6 +195,15 @@ def _library(tasks: bool) -> tuple[Any, Any, Any]:
     return redis, Retry, NoBackoff
 
 
+def has_hiredis() -> bool:
+    """Whether answers of Redis can be parsed in C."""
+    try:
+        import hiredis  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 @contextmanager
 def speaking_to(address: RedisAddress) -> Iterator[None]:
     """Turns redis-py's errors into ours.

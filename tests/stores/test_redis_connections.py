@@ -5,13 +5,18 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.servers.fixtures import RedisAddress
+from tests.servers.redis import RedisServer
+from tests.stores.redis_topologies import with_tls
 
-from headrace.stores.errors import StoreError
+from headrace.stores.errors import StoreError, UnreachableError
+from headrace.stores.layout import row_layout
+from headrace.stores.lookups import Ask
 from headrace.stores.online import Portion
 from headrace.stores.redis import RedisStore
 from headrace.stores.testing import AT, Visits, row, rows_of
@@ -93,3 +98,103 @@ def test_a_closed_store_says_so(redis_server: RedisAddress) -> None:
     store.close()
     with pytest.raises(StoreError, match=r"is closed\. Open another store"):
         store.read(Visits, [KEY])
+
+
+def test_lookups_of_more_threads_than_connections_wait_for_each_other(new_redis: Callable[..., RedisServer]) -> None:
+    """8 threads on 2 connections get their own rows; a thread that waits too long says so."""
+    server = new_redis()
+    store = RedisStore(server.url, connections=2, timeout_s=20)
+    users = [f"u{at}" for at in range(50)]
+    store.write(Visits, rows_of(Visits, [({"user": user}, row(0, visits=at)) for at, user in enumerate(users)]))
+    layout, wrong = row_layout(Visits), []
+
+    def look(at: int) -> None:
+        for step in range(at, at + 60):
+            looked = store.look_up([Ask(layout, ("visits",), [(users[step % 50],), ("none",)])])
+            if [each and each[0] for each in looked.rows[0]] != [(step % 50,), None]:
+                wrong.append(looked)
+
+    threads = [threading.Thread(target=look, args=(at,)) for at in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    with server.client() as client:
+        assert len(client.client_list()) <= 1 + 1 + 2  # this one, the one that wrote, and those of lookups
+    store.close()
+
+
+def test_a_lookup_waits_no_longer_for_a_connection_than_for_an_answer(new_redis: Callable[..., RedisServer]) -> None:
+    server = new_redis()
+    ask = Ask(row_layout(Visits), ("visits",), [("a",)])
+    with RedisStore(server.url, connections=1, timeout_s=0.5) as store:
+        store.write(Visits, rows(1))
+        store.look_up([ask])
+        server.pause()
+        found: list[str] = []
+
+        def look() -> None:
+            try:
+                store.look_up([ask])
+            except UnreachableError as error:
+                found.append(str(error))
+
+        threads = [threading.Thread(target=look) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        server.resume()
+        assert len(found) == 3
+        assert all("within 0.5 s" in each for each in found)
+        assert store.look_up([ask]).rows[0][0] is not None
+
+
+def test_lookups_after_the_server_closed_all_connections(redis_server: RedisAddress) -> None:
+    ask = Ask(row_layout(Visits), ("visits",), [("a",)])
+    with RedisStore(redis_server.url) as store, redis_server.client() as client:
+        store.write(Visits, rows(1))
+        for _ in range(3):
+            store.look_up([ask])
+            client.client_kill_filter(_type="normal", skipme=True)
+        assert store.look_up([ask]).rows[0][0] is not None
+
+
+def test_lookups_in_a_forked_child_have_connections_of_their_own(redis_server: RedisAddress) -> None:
+    with RedisStore(redis_server.url) as store:
+        users = [f"u{at}" for at in range(50)]
+        store.write(Visits, rows_of(Visits, [({"user": user}, row(0, visits=at)) for at, user in enumerate(users)]))
+        layout = row_layout(Visits)
+
+        def right(start: int) -> bool:
+            found = [store.look_up([Ask(layout, ("visits",), [(users[at % 50],)])]) for at in range(start, start + 200)]
+            return [each.rows[0][0][0][0] for each in found if each.rows[0][0]] == [
+                at % 50 for at in range(start, start + 200)
+            ]
+
+        assert right(0)
+        child = os.fork()
+        if not child:
+            os._exit(0 if right(7) else 1)
+        assert right(23)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_stalled_server_over_tls_costs_the_timeout(new_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
+    servers: list[RedisServer] = []
+
+    def start(**options: Any) -> RedisServer:
+        servers.append(new_redis(**options))
+        return servers[-1]
+
+    port, trusted = with_tls(start, tmp_path)
+    ask = Ask(row_layout(Visits), ("visits",), [("a",)])
+    with RedisStore(f"rediss://localhost:{port}/0?ssl_ca_certs={trusted}", timeout_s=0.5) as store:
+        store.write(Visits, rows(1))
+        store.look_up([ask])
+        servers[0].pause()
+        with pytest.raises(UnreachableError, match=r"within 0\.5 s"):
+            store.look_up([ask])
+        servers[0].resume()
+        assert store.look_up([ask]).rows[0][0] is not None
