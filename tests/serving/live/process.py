@@ -1,5 +1,6 @@
 """`headrace serve` as a process of its own, and what it takes of the machine."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Mapping
@@ -57,6 +58,12 @@ class LookupServer(ServerProcess):
     @property
     def ready(self) -> bool:
         return get(self.port, "/readyz")[0] == 200
+
+    async def says(self, *, ready: bool, timeout_s: float = 30.0) -> None:
+        """Wait until `/readyz` says yes, or no."""
+        async with asyncio.timeout(timeout_s):
+            while (await asyncio.to_thread(get, self.port, "/readyz"))[0] != (200 if ready else 503):
+                await asyncio.sleep(0.02)
 
     def pids(self) -> list[int]:
         """The process and all below it."""

@@ -104,7 +104,7 @@ def test_a_killed_worker_costs_its_own_connections_only(redis_server: RedisAddre
                 await tally.until(lambda _, gone=before: len(server.workers()) == 2 and gone[0] not in server.workers())
                 assert tally.torn - torn <= 40
             await tally.more(300)
+            await server.says(ready=True)
         assert (tally.wrong, tally.refused) == ([], {})
 
     asyncio.run(ask())
-    assert server.ready

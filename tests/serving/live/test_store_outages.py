@@ -32,10 +32,10 @@ def test_redis_is_killed_and_comes_back(new_redis: NewRedis, new_server: NewServ
                 refused = tally.refused[503]
                 await tally.until(lambda now, before=refused: now.refused[503] >= before + 60)
                 assert (await asyncio.to_thread(get, server.port, "/healthz"))[0] == 200
-                await until_ready(server, False)
+                await server.says(ready=False)
                 redis.start()
                 await tally.calm(300)
-                await until_ready(server, True)
+                await server.says(ready=True)
             await tally.calm(500)
         assert tally.wrong == []
         assert set(tally.refused) == {503}
@@ -74,10 +74,10 @@ def test_a_stalled_redis_costs_a_timeout_and_no_memory(new_redis: NewRedis, new_
             await tally.until(lambda now: sum(now.refused.values()) >= 600)
             during = server.usage()
             assert (await asyncio.to_thread(get, server.port, "/healthz"))[0] == 200
-            await until_ready(server, False)
+            await server.says(ready=False)
             redis.resume()
             await tally.calm(1000)
-            await until_ready(server, True)
+            await server.says(ready=True)
             after = server.usage()
         assert tally.wrong == []
         assert set(tally.refused) <= {503, 504}
@@ -87,10 +87,3 @@ def test_a_stalled_redis_costs_a_timeout_and_no_memory(new_redis: NewRedis, new_
         assert after.files <= before.files + 64
 
     asyncio.run(ask())
-
-
-async def until_ready(server: LookupServer, wanted: bool, timeout_s: float = 30.0) -> None:
-    """Wait until `/readyz` says yes, or no."""
-    async with asyncio.timeout(timeout_s):
-        while (await asyncio.to_thread(get, server.port, "/readyz"))[0] != (200 if wanted else 503):
-            await asyncio.sleep(0.02)
