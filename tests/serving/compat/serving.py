@@ -1,4 +1,4 @@
-"""The lookup server's application on a real socket, in a thread of the test's process."""
+"""A lookup server on a real socket: somewhere, or the application in a thread of the test's process."""
 
 import asyncio
 import contextlib
@@ -31,36 +31,15 @@ class Reply:
         return json.loads(self.body)
 
 
-class _Uvicorn(uvicorn.Server):
-    """Signals are pytest's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class Served:
-    """Serves until its block ends.
-
-    Args:
-        store: what is read. known: views and services.
+class Address:
+    """Where a lookup server listens.
 
     Attributes:
         port: of 127.0.0.1.
     """
 
-    def __init__(
-        self,
-        store: OnlineStore,
-        known: Iterable[Any],
-        settings: ServerSettings | None = None,
-        pushes: Pushes | None = None,
-    ) -> None:
-        self._store, self._known, self._settings, self._pushes = store, known, settings, pushes
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
-        self._server: _Uvicorn | None = None
-        self._thread = threading.Thread(target=self._run, name="lookup server")
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     @property
     def url(self) -> str:
@@ -83,6 +62,35 @@ class Served:
             return Reply(answer.status, told, answer.read())
         finally:
             connection.close()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Signals are pytest's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Served(Address):
+    """Serves until its block ends.
+
+    Args:
+        store: what is read. known: views and services.
+    """
+
+    def __init__(
+        self,
+        store: OnlineStore,
+        known: Iterable[Any],
+        settings: ServerSettings | None = None,
+        pushes: Pushes | None = None,
+    ) -> None:
+        self._store, self._known, self._settings, self._pushes = store, known, settings, pushes
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        super().__init__(self._listening.getsockname()[1])
+        self._server: _Uvicorn | None = None
+        self._thread = threading.Thread(target=self._run, name="lookup server")
 
     def __enter__(self) -> "Served":
         self._thread.start()

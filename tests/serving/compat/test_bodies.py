@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import SLOW_IS_FINE
 from tests.serving.compat.hostile import BODY, GOOD, good
-from tests.serving.compat.serving import Served
+from tests.serving.compat.serving import Address
 from tests.serving.compat.views import Drivers
 
 VISITOR = {"user": ["a"], "shop": [1]}
@@ -106,7 +106,7 @@ def shown(case: Any) -> str:
 
 
 @pytest.mark.parametrize(("body", "status", "field"), BODIES, ids=[shown(body) for body, _, _ in BODIES])
-def test_bodies(bounded_server: Served, body: Any, status: int, field: str | None) -> None:
+def test_bodies(bounded_server: Address, body: Any, status: int, field: str | None) -> None:
     reply = bounded_server.ask(body)
     assert reply.status == status, reply.body
     assert reply.headers["content-type"] == "application/json"
@@ -131,13 +131,13 @@ PRICED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changed", "field"), PRICED, ids=[shown(changed) for changed, _ in PRICED])
-def test_request_data(bounded_server: Served, changed: dict[str, Any], field: str) -> None:
+def test_request_data(bounded_server: Address, changed: dict[str, Any], field: str) -> None:
     asked = {"feature_service": "pricing", "entities": {"user": ["a"], "shop": [1]}, **changed}
     reply = bounded_server.ask(asked)
     assert (reply.status, reply.json.get("field")) == (422, field), reply.body
 
 
-def test_what_is_odd_but_right(bounded_server: Served) -> None:
+def test_what_is_odd_but_right(bounded_server: Address) -> None:
     for body in (
         b'{"entities":{"user":["b"]},"features":["drivers:visits"],"entities":{"user":["a"]}}',  # the last counts
         b'\n\t {"features" : ["drivers:visits"],"entities":{"user":["a"]}}\r\n ',
@@ -154,7 +154,7 @@ def test_what_is_odd_but_right(bounded_server: Served) -> None:
     assert [column["values"] for column in none["results"]] == [[], []]
 
 
-def test_many_bad_and_good_requests_at_once(bounded_server: Served) -> None:
+def test_many_bad_and_good_requests_at_once(bounded_server: Address) -> None:
     wrong: list[str] = []
 
     def ask(seed: int) -> None:
@@ -203,7 +203,7 @@ def mangled(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=300, suppress_health_check=[*SLOW_IS_FINE, HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=60) | ASKED | mangled())
-def test_any_bytes_are_answered_or_refused(bounded_server: Served, body: bytes) -> None:
+def test_any_bytes_are_answered_or_refused(bounded_server: Address, body: bytes) -> None:
     reply = bounded_server.ask(body)
     assert reply.status in (200, 400, 404, 422), (reply.status, reply.body)
     said = reply.json

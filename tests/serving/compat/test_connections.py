@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import SLOW_IS_FINE
 from tests.serving.compat.hostile import BODY, GOOD, good
-from tests.serving.compat.serving import Served
+from tests.serving.compat.serving import Address, Served
 from tests.serving.compat.views import VIEWS
 from tests.serving.compat.wire import Wire
 
@@ -48,7 +48,7 @@ REFUSED: list[tuple[str, Any, int]] = [
 
 
 @pytest.mark.parametrize(("sent", "status"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_what_is_no_request_is_refused_in_json_and_closed(bounded_server: Served, sent: Any, status: int) -> None:
+def test_what_is_no_request_is_refused_in_json_and_closed(bounded_server: Address, sent: Any, status: int) -> None:
     with Wire(bounded_server.port) as wire:
         found, body = wire.send(sent).answer()
         assert found == status, body
@@ -90,7 +90,7 @@ ANSWERED: list[tuple[str, Any, int]] = [
 
 
 @pytest.mark.parametrize(("sent", "status"), [case[1:] for case in ANSWERED], ids=[case[0] for case in ANSWERED])
-def test_odd_requests_are_answered(bounded_server: Served, sent: Any, status: int) -> None:
+def test_odd_requests_are_answered(bounded_server: Address, sent: Any, status: int) -> None:
     with Wire(bounded_server.port) as wire:
         found, body = wire.send(sent).answer()
         assert found == status, body
@@ -98,12 +98,12 @@ def test_odd_requests_are_answered(bounded_server: Served, sent: Any, status: in
             assert len(json.loads(body)["detail"]) > 20
 
 
-def test_a_compressed_body_is_refused(bounded_server: Served) -> None:
+def test_a_compressed_body_is_refused(bounded_server: Address) -> None:
     reply = bounded_server.ask(gzip.compress(BODY), Content_Encoding="gzip")
     assert (reply.status, "compressed" in reply.json["detail"]) == (415, True)
 
 
-def test_many_requests_in_one_piece_are_answered_in_their_order(bounded_server: Served) -> None:
+def test_many_requests_in_one_piece_are_answered_in_their_order(bounded_server: Address) -> None:
     users = [f"u{at}" for at in range(200)]
     requests = []
     for user in users:
@@ -116,7 +116,7 @@ def test_many_requests_in_one_piece_are_answered_in_their_order(bounded_server: 
             assert (status, json.loads(body)["results"][0]["values"]) == (200, [user])
 
 
-def test_a_refusal_leaves_the_requests_behind_it_as_they_are(bounded_server: Served) -> None:
+def test_a_refusal_leaves_the_requests_behind_it_as_they_are(bounded_server: Address) -> None:
     with Wire(bounded_server.port) as wire:
         wire.send(PLAIN_POST.replace(BODY, b"x" * len(BODY)) + PLAIN_POST)
         assert [wire.answer()[0], wire.answer()[0]] == [400, 200]
@@ -131,7 +131,7 @@ def test_a_body_shorter_than_its_length_is_waited_for_and_given_up() -> None:
 
 
 @pytest.mark.parametrize("path", ["/" + "x" * 100_000, "/healthz?" + "x" * 100_000])
-def test_a_path_has_an_end(bounded_server: Served, path: str) -> None:
+def test_a_path_has_an_end(bounded_server: Address, path: str) -> None:
     with Wire(bounded_server.port) as wire:
         status, body = wire.send(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").answer()
         assert status in (400, 431)  # the parser has a limit of its own, for what came in one piece
@@ -147,14 +147,14 @@ BROKEN_BODIES = {
 
 
 @pytest.mark.parametrize("sent", BROKEN_BODIES.values(), ids=BROKEN_BODIES)
-def test_a_body_that_breaks_its_frame_ends_the_connection(bounded_server: Served, sent: bytes) -> None:
+def test_a_body_that_breaks_its_frame_ends_the_connection(bounded_server: Address, sent: bytes) -> None:
     """At once: the answer that was being made is lost with it, and what follows is no second request."""
     with Wire(bounded_server.port) as wire:
         assert wire.send(sent + PLAIN_POST).answer() == (0, b"")
         assert wire.ended()
 
 
-def test_clients_that_leave_or_stall_anywhere_hold_nobody_up(bounded_server: Served) -> None:
+def test_clients_that_leave_or_stall_anywhere_hold_nobody_up(bounded_server: Address) -> None:
     stalled = []
     for at in (1, 10, len(HEAD) - 1, len(HEAD) + 5, len(PLAIN_POST) - 1):
         for _ in range(20):
@@ -178,7 +178,7 @@ def test_clients_that_leave_or_stall_anywhere_hold_nobody_up(bounded_server: Ser
         st.integers(0, len(PLAIN_POST)),
     )
 )
-def test_any_bytes_on_a_connection(bounded_server: Served, data: bytes) -> None:
+def test_any_bytes_on_a_connection(bounded_server: Address, data: bytes) -> None:
     """Sent and ended: answers, if any, are whole and no failure of the server."""
     with Wire(bounded_server.port) as wire:
         wire.send(data).end()

@@ -2,7 +2,7 @@
 
 from headrace.features import Entity, FeatureService, FeatureView, Lifetime, Request, derived
 from headrace.features.views import definition
-from headrace.stores.testing import VISITS, Visit
+from headrace.stores.testing import VISITS, EveryType, Visit
 
 
 class Drivers(FeatureView, source=VISITS, entity=Entity("user", key="user"), ttl="2h"):
@@ -54,3 +54,6 @@ PRICING = FeatureService(
 )
 PLAIN = FeatureService("plain", [Drivers["mean", "visits"], Shops["fade"]])
 """Without features on demand: what Feast can register, too."""
+
+KNOWN = (*VIEWS, EveryType, PLAIN, PRICING)
+"""All that servers of this file serve."""
