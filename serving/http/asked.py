@@ -98,8 +98,8 @@ class Choice:
                 )
             if len(values) * len(self.plan.columns) > settings.values:
                 raise unprocessable(
-                    f"{len(values):,} entities times {len(self.plan.columns):,} features are more than the server's limit "
-                    f"of {settings.values:,} values. Ask for fewer entities at a time.",
+                    f"{len(values):,} entities times {len(self.plan.columns):,} features are more than the server's "
+                    f"limit of {settings.values:,} values. Ask for fewer entities at a time.",
                     f"entities.{name}",
                     "too_many_entities",
                 )

@@ -50,6 +50,8 @@ WORDS = {
 _FEAST = dict.fromkeys(Status, "PRESENT") | {Status.FAILED: "INVALID"}
 _GONE = (Status.NOT_FOUND, Status.OUTSIDE_MAX_AGE)
 _KEPT_N = 1024
+_TOGETHER_N = 64
+"""Columns of up to so many values are written together and divided, a call less for each. Longer ones: no copies."""
 _FLAT = (INT, FLOAT, BOOL, TIMESTAMP)
 
 
@@ -122,18 +124,19 @@ class Wire:
         out = [self._head(table.failures, defaults, views), b'},"results":[']
         for name in self.key_types:
             out += (b'{"values":', _encode(table.entities[name]), constant, b",")
-        if len(origins) == 1 and not own:
+        if len(origins) == 1 and not own and n <= _TOGETHER_N:
             tail = b"]" + origins[0].usual
             out += (b'{"values":[', (tail + b',{"values":[').join(pieces), tail)
         else:
-            tails = [own.get(at) or origins[origin].usual for at, (origin, *_) in enumerate(self._columns)]
-            out.append(b",".join([b'{"values":[%b]%b' % each for each in zip(pieces, tails, strict=True)]))
+            for at, (piece, (origin, *_)) in enumerate(zip(pieces, self._columns, strict=True)):
+                out += (b'{"values":[', piece, b"]", own.get(at) or origins[origin].usual, b",")
+            out.pop()
         out.append(b"]}")
         return b"".join(out)
 
     def _pieces(self, columns: Sequence[Sequence[Any]]) -> tuple[list[bytes], bool]:
         """The JSON of each column's values, without brackets; whether null may be among them."""
-        if self._flat and columns and len(columns[0]):
+        if self._flat and columns and 0 < len(columns[0]) <= _TOGETHER_N:
             # No string is among them, so what stands between two columns stands nowhere else.
             whole = _encode(columns)
             return whole[2:-2].split(b"],["), b"null" in whole

@@ -22,8 +22,8 @@ class ServerSettings:
 
     Attributes:
         body_bytes: the most that a request's body may have.
-        entities: the most entities of one lookup. features: the most features of one. values: the most of both together,
-            entities times features: a million take a worker half a second.
+        entities: the most entities of one lookup. features: the most features of one.
+        values: the most entities times features; a million hold a worker for some tenths of a second.
         statuses: "honest" tells a value that was never there from one that is null; "feast" says PRESENT of all, as
             Feast does. A request may ask for the other.
         timeout_s: seconds for a request, from its head to its answer.
