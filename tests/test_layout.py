@@ -28,7 +28,7 @@ FOLDERS = ("features", "flows", "materialize", "serving", "stores")
 HEAVY = [
     *("datasketches", "duckdb", "lmdb", "numba", "pandas", "polars", "pyarrow"),
     *("confluent_kafka", "fastavro", "feast", "fsspec", "google.protobuf", "hiredis", "redis", "river"),
-    *("prometheus_client", "structlog"),
+    *("prometheus_client", "structlog", "uvicorn", "httptools", "uvloop"),
     *("matplotlib", "scipy", "sklearn", "rich", "typer"),
 ]
 

@@ -239,6 +239,10 @@ class ServerMetrics:
         self._add_to(self._of.logged, kept)
         self._add_to(self._of.log_drops, dropped)
 
+    def turned_at(self) -> float:
+        """When this process's loop last turned; 0 before the first time."""
+        return self._cells[self._of.turned_at]
+
     def requests_so_far(self) -> float:
         """Requests that this worker's row has seen end."""
         return sum(self._cells[at] for at in self._of.requests.values())

@@ -17,11 +17,13 @@ from headrace.ops.access_log import AccessLog
 from headrace.ops.cells import SharedCells
 from headrace.ops.errors import FAILED
 from headrace.ops.http_server import HttpServer
+from headrace.ops.lifeline import EVERY_S as LOOK_EVERY_S
 from headrace.ops.lifeline import Lifeline
 from headrace.ops.lookup_layout import LookupLayout
 from headrace.ops.lookup_metrics import ServerMetrics
 from headrace.ops.readiness import EVERY_S, Readiness
 from headrace.ops.settings import Configuration
+from headrace.ops.standstill import Standstill
 from headrace.serving.async_client import AsyncClient
 from headrace.serving.caching import RowCache
 from headrace.serving.failing import RetryBudget
@@ -80,6 +82,7 @@ class LookupWorker:
         self._app: Any = None
         self._readiness: Readiness | None = None
         self._log: FeatureLog | None = None
+        self._standstill = Standstill(self._metrics.turned_at, LOOK_EVERY_S)
 
     def run(self, listen: Callable[[], socket.socket]) -> int | None:
         """Serves; returns the signal that asked it to stop, None when none did.
@@ -193,6 +196,8 @@ class LookupWorker:
         self._metrics.turn(not self._readiness.because(), TURN_S)
 
     def _status(self) -> dict[str, Any]:
+        if not self._server.stopping:  # whoever stops it waits only so long
+            self._standstill.look()
         return {"requests": self._metrics.requests_so_far()}
 
     def _orphaned(self) -> None:
