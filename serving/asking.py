@@ -29,6 +29,8 @@ from headrace.stores.online import Clock
 Entities: TypeAlias = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
 """Key column -> n values, or n mappings of key column -> value."""
 
+_TEXT, _WHOLE = {str}, {int}
+
 Part: TypeAlias = "list[FoundRow | None] | Exception"
 """The rows of one view, or why its store failed."""
 
@@ -130,10 +132,11 @@ class Plan:
             given: Mapping[str, Sequence[Any]] = entities
             if given.keys() != names.keys():
                 raise self._wrong_keys(given)
-            lengths = {name: len(values) for name, values in given.items()}
-            n = next(iter(lengths.values()), 0)
-            if any(length != n for length in lengths.values()):
-                raise DataError(f"{self.shown}: key columns are of different lengths: {lengths}. Give each n values.")
+            lengths = [len(values) for values in given.values()]
+            n = lengths[0] if lengths else 0
+            if lengths.count(n) != len(lengths):
+                told = dict(zip(given, lengths, strict=True))
+                raise DataError(f"{self.shown}: key columns are of different lengths: {told}. Give each n values.")
         else:
             n = len(entities)
             for row in entities:
@@ -143,7 +146,10 @@ class Plan:
         return {name: self._key_column(name, dtype, given[name]) for name, dtype in names.items()}, n
 
     def _key_column(self, name: str, dtype: str, values: Sequence[Any]) -> Sequence[Any]:
-        if dtype == dtypes.STRING and set(map(type, values)) == {str}:
+        kinds = set(map(type, values))
+        if dtype == dtypes.STRING and kinds == _TEXT:
+            return values
+        if dtype == dtypes.INT and kinds == _WHOLE and min(values) >= -(2**63) and max(values) < 2**63:
             return values
         view = next(part.view.name for part in self.parts if name in part.layout.key_names)
         return [plain_key(view, name, dtype, value) for value in values]
@@ -153,6 +159,8 @@ class Plan:
         return DataError(f"{self.shown}: got the key columns {sorted(given)}, expected exactly {expected}.")
 
     def _request(self, given: Mapping[str, Sequence[Any]], n: int) -> dict[str, Sequence[Any]]:
+        if not given and not self.request:
+            return {}
         names = tuple(each.name for each in self.request)
         if given.keys() != set(names):
             raise DataError(
@@ -177,7 +185,7 @@ class Plan:
         return out
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # a frozen one takes twice as long to make
 class Question:
     """One call.
 

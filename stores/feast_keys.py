@@ -50,9 +50,12 @@ class FeastKeys:
 
     def encode_many(self, keys: Sequence[tuple[Any, ...]]) -> list[bytes]:
         """The keys of n entities, each given as plain values in the entity's order."""
+        prefix, pack, suffix = self.prefix, _head.pack, self.suffix
+        if self._dtypes == [INT]:
+            start, number = prefix + pack(_TYPES[INT], 8), _number.pack
+            return [start + number(value) + suffix for (value,) in keys]
         if self._dtypes != [STRING]:
             return [self.encode(values) for values in keys]
-        prefix, pack, suffix = self.prefix, _head.pack, self.suffix
         return [prefix + pack(2, len(data)) + data + suffix for data in [text.encode() for (text,) in keys]]
 
     def encode_columns(self, columns: Sequence[pa.ChunkedArray]) -> list[bytes]:
