@@ -9,6 +9,7 @@ from types import TracebackType
 from headrace.flows.changes import OnChange
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.pipeline import Output, SourceFlow
+from headrace.flows.shard import BEGINNING
 from headrace.flows.snapshot import pack, unpack
 from headrace.stores.checkpoints import Checkpoint, SnapshotPart, read_checkpoint
 from headrace.stores.deadletters import dead_letter_table
@@ -115,6 +116,12 @@ class Recorder:
         self.summary.taken += output.taken
         self.summary.duplicates += output.duplicates
         self.summary.missing.update({f"{reading.name}.{column}": n for column, n in output.missing.items()})
+
+    def follow(self, reading: Reading) -> None:
+        """Rows online that a run wrote after its last checkpoint, before it was killed, must not stay; see
+        `ShardOperator.follow`."""
+        written = [self._store.newest_us(view) for view in reading.flow.views]
+        reading.flow.follow(max((us for us in written if us is not None), default=BEGINNING))
 
     def change(self, reading: Reading) -> None:
         """Views that have changed since the checkpoint: the stores take the new definition, online rows are written

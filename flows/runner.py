@@ -144,12 +144,14 @@ def run(
             streams = [LiveFeed(source, its, recorder.checkpoint, batch_size, on_change) for source, its in sources]
             for stream in streams:
                 recorder.change(stream)
+                recorder.follow(stream)
             run_live(streams, recorder, checkpoint_every_s, shown)
             readings = streams
         else:
             feeds = [_Feed(source, its, recorder.checkpoint, batch_size, on_change) for source, its in sources]
             for feed in feeds:
                 recorder.change(feed)
+                recorder.follow(feed)
             _replay(feeds, recorder, checkpoint_every_s, shown)
             readings = feeds
         recorder.commit(readings, tails=True)

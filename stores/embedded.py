@@ -218,6 +218,18 @@ class EmbeddedStore:
 
         return self._environment().stream(walk)
 
+    def newest_us(self, view: View) -> int | None:
+        """The latest instant that a row of the view is as of, microseconds; None where there is no row. Reads the first
+        bytes of every row: half a second for a million."""
+        layout = row_layout(view)
+
+        def walk(txn: Any) -> int | None:
+            kept = self._stored(txn, layout)
+            rows = () if kept is None else _rows(txn, _number.pack(kept.number))
+            return max((event_timestamp_of(row) for _, row in rows), default=None)
+
+        return self._environment().run(walk)
+
     def delete(self, view: View, keys: Sequence[Key]) -> int:
         layout = row_layout(view)
         wanted = [row_codec(layout).key(key) for key in keys]
