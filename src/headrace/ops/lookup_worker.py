@@ -143,6 +143,7 @@ class LookupWorker:
                     body_bytes=settings.body_bytes,
                     entities=settings.entities,
                     features=settings.features,
+                    values=settings.values,
                     statuses=settings.statuses,
                     keys=self._keys,
                     timeout_s=settings.timeout.value,

@@ -85,7 +85,7 @@ class ServeSection:
     on_failure: whether a view whose store fails spoils the answer.
     timeout: of a request. retries: failed reads of a store that may be made again, as a share of all; 0: none.
     cache: how old a row of the process's own cache may be; None: no cache. cache_entries: rows in it.
-    body_bytes, entities, features: the most that one request may have.
+    body_bytes, entities, features, values: the most that one request may have, or ask for.
     access_log: which requests have a line. access_log_share: of "some", the share.
     drain: how long it still takes new connections after SIGTERM while `/readyz` says no; None: not at all.
     stop_within: how long requests may then take to end.
@@ -111,6 +111,7 @@ class ServeSection:
     body_bytes: Count = 1 << 20
     entities: Count = 10_000
     features: Count = 2_000
+    values: Count = 1_000_000
     access_log: Literal["none", "errors", "some", "all"] = "errors"
     access_log_share: Annotated[float, Meta(ge=0, le=1)] = 0.01
     drain: Seconds | None = None
