@@ -82,8 +82,8 @@ class SourcePublisher:
     """Publishes events of one source. Thread-safe. The first event connects.
 
     Args:
-        overrides: settings of the run, as for a flow; of a producer among them `partitioner`: it must be that of the
-            topic's other producers, or events of one key lie in two partitions.
+        overrides: settings of the run, as for a flow; of a producer among them `partitioner`, which must be that of the
+            topic's other producers: by default "murmur2_random", Java's; librdkafka's own is "consistent_random".
         timeout_s: how long Kafka may take to acknowledge; what it has not by then is given up.
     """
 
@@ -187,6 +187,8 @@ class SourcePublisher:
                     raise UnreachableError(str(error)) from None
                 except UnknownTopicError as error:
                     raise DataError(f"Source '{self._source.name}': {error}") from None
+                # Java's, that of most producers: events of one key have to lie in one partition, whoever sends them.
+                config.setdefault("partitioner", "murmur2_random")
                 own = {
                     "acks": "all",
                     "enable.idempotence": True,
