@@ -18,7 +18,7 @@ from headrace.stores.layout import row_layout
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what Feast's dependencies deprecate is not ours to mend
     from fastapi.testclient import TestClient
-    from feast import Entity, FeatureStore, RepoConfig
+    from feast import Entity, FeatureStore, FeatureView, PushSource, RepoConfig
     from feast import FeatureService as TheirService
     from feast.feature_server import get_app
     from feast.infra.online_stores.remote import RemoteOnlineStore
@@ -41,8 +41,14 @@ class Cells:
     statuses: list[str]
 
 
-def registered(folder: Path, views: Sequence[Any], services: Sequence[FeatureService] = ()) -> Path:
-    """A registry that knows the views and those services of ours that Feast can express."""
+def registered(
+    folder: Path, views: Sequence[Any], services: Sequence[FeatureService] = (), *, pushed: bool = False
+) -> Path:
+    """A registry that knows the views and those services of ours that Feast can express.
+
+    Args:
+        pushed: the views have push sources, named as they are with "_push", and no `newest_event`.
+    """
     store = _store(folder / "registry.db", {"type": "sqlite", "path": str(folder / "none.db")})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -50,7 +56,7 @@ def registered(folder: Path, views: Sequence[Any], services: Sequence[FeatureSer
         for view in views:
             keys = row_layout(view).keys
             entities = [Entity(name=name, join_keys=[name], value_type=ValueType[of.upper()]) for name, of in keys]
-            known[view.name] = feast_view(view)
+            known[view.name] = _pushed(feast_view(view)) if pushed else feast_view(view)
             store.apply([*entities, known[view.name]])
         for service in services:
             chosen: dict[str, list[str]] = {}
@@ -59,6 +65,18 @@ def registered(folder: Path, views: Sequence[Any], services: Sequence[FeatureSer
             features = [known[name][names] for name, names in chosen.items()]
             store.apply([TheirService(name=service.name, features=features)])
     return folder / "registry.db"
+
+
+def _pushed(view: Any) -> Any:
+    """The view as its users push into it."""
+    kept = [field for field in view.schema if field.name != "newest_event"]
+    source = PushSource(name=f"{view.name}_push", batch_source=view.batch_source)
+    entities = [Entity(name=name, join_keys=[name], value_type=of.dtype.to_value_type()) for name, of in _keys(view)]
+    return FeatureView(name=view.name, entities=entities, schema=kept, source=source)
+
+
+def _keys(view: Any) -> list[tuple[str, Any]]:
+    return [(column.name, column) for column in view.entity_columns]
 
 
 def _store(registry: Path, online: dict[str, Any], auth: dict[str, Any] | None = None) -> Any:
