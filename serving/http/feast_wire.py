@@ -111,14 +111,15 @@ class Wire:
         pieces, nulls = self._pieces(columns)
         if nulls and self._floats:
             # JSON has no NaN and no infinity: in words, as Feast and Protobuf write them.
-            columns = [_finite(values) for values in columns]
-            pieces, nulls = self._pieces(columns)
+            for at, piece in enumerate(pieces):
+                if piece.count(b"null") != columns[at].count(None) and any(map(_odd, columns[at])):
+                    pieces[at] = _encode([_in_words(value) for value in columns[at]])[1:-1]
         defaults: dict[str, list[int]] = {}
         own: dict[int, bytes] = {}
         if not feast and (nulls or self._defaults):
             for at, (origin, default, _) in enumerate(self._columns):
                 values = columns[at]
-                if (nulls and None in values) or (default is not MISSING and default in values):
+                if (nulls and not origins[origin].explains(values)) or (default is not MISSING and default in values):
                     own[at] = origins[origin].own(values, default, defaults, self.names[at])
         constant = _known_tail(n)
         out = [self._head(table.failures, defaults, views), b'},"results":[']
@@ -162,21 +163,29 @@ class _Tail:
         gone: where values are none of the entity's own; None: nowhere.
     """
 
-    __slots__ = ("_bool_keys", "_times", "_why", "gone", "usual")
+    __slots__ = ("_first_gone", "_gone_n", "_times", "_why", "gone", "usual")
 
     def __init__(self, origin: Origin, n: int, feast: bool) -> None:
         why, times = origin.why, origin.event_times_us
         self._why = why
         self._times = b',"event_timestamps":' + _instants(times) + b"}"
         self.gone: Sequence[bool] | None = None
+        self._gone_n = self._first_gone = 0
         if why is None:
             self.usual = b',"statuses":' + _present(n) + self._times
             return
         if feast:
             self.gone = [each in _GONE for each in why]
+        self._gone_n = n - why.count(None)
+        self._first_gone = next((at for at, each in enumerate(why) if each is not None), 0)
         words = _FEAST if feast else WORDS
         said = ["PRESENT" if each is None else words[each] for each in why]
         self.usual = b',"statuses":' + _encode(said) + self._times
+
+    def explains(self, values: Sequence[Any]) -> bool:
+        """Whether no value is null, or only those of entities that have none of their own, whose status tells it."""
+        nulls = values.count(None)
+        return not nulls or (nulls == self._gone_n and values[self._first_gone] is None)
 
     def own(self, values: Sequence[Any], default: Any, defaults: dict[str, list[int]], name: str) -> bytes:
         """The tail of a column with nulls or defaults; adds the entities with a default to `defaults`."""
@@ -220,10 +229,6 @@ def _known_tail(n: int) -> bytes:
     """What follows the values of a key column."""
     epochs = _epochs(n) if n <= _KEPT_N else _encode([EPOCH] * n)
     return b',"statuses":' + _present(n) + b',"event_timestamps":' + epochs + b"}"
-
-
-def _finite(values: Sequence[Any]) -> Sequence[Any]:
-    return [_in_words(each) for each in values] if any(map(_odd, values)) else values
 
 
 def _odd(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Answers in Feast's columns: values, statuses, event timestamps."""
 
+import random
 from datetime import datetime
 from typing import Any
 
@@ -133,6 +134,21 @@ def test_it_says_what_the_client_of_python_says(app: Any, store: MemoryStore, n:
     assert list(found) == ["user", *table.names]
     for name in table.names:
         _same(found[name], table, name)
+
+
+def test_any_mixture_of_entities_is_told_apart(app: Any, store: MemoryStore) -> None:
+    """Nulls of their own beside nulls of entities that were never seen, in whatever numbers."""
+    from tests.serving.http.conftest import known
+
+    draw = random.Random(7)
+    for _ in range(100):
+        users = draw.choices(["null", "full", "new", "other"], k=draw.randint(1, 6))
+        entities = {"user": users, "shop": [1] * len(users), "token": ["dA=="] * len(users)}
+        asked = ["every_type:visits", "every_type:most", "every_type:city", "every_type:paid"]
+        table = Client(store, known).features(asked, entities | {"token": [b"t"] * len(users)})
+        found = columns(look_up(app, {"features": asked, "entities": entities}))
+        for name in table.names:
+            _same(found[name], table, name)
 
 
 def _same(found: tuple[list[Any], list[str], list[str]], table: FeatureTable, name: str) -> None:
