@@ -15,9 +15,10 @@ import logging
 
 from headrace.features.errors import DataError, DefinitionError
 from headrace.serving.asking import OutOfReachError
+from headrace.serving.http.seldom import SeldomLog
 from headrace.stores.errors import SchemaMismatchError, StoreError, UnreachableError
 
-logger = logging.getLogger("headrace.serving.http")
+_log = SeldomLog(logging.getLogger("headrace.serving.http"))
 
 RETRY_AFTER_S = 1
 
@@ -77,7 +78,7 @@ def problem_of(error: Exception, timeout_s: float, field: str | None = None) -> 
     if isinstance(error, Problem):
         return error
     if isinstance(error, (TimeoutError, UnreachableError)):
-        logger.warning("The online store did not answer: %s", error)
+        _log.write(logging.WARNING, "The online store did not answer", error)
         late = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
         return too_late(timeout_s) if late else unreachable()
     if isinstance(error, OutOfReachError):
@@ -85,13 +86,13 @@ def problem_of(error: Exception, timeout_s: float, field: str | None = None) -> 
     if isinstance(error, (DataError, DefinitionError)) and not isinstance(error, StoreError):
         return unprocessable(str(error), field)
     if isinstance(error, SchemaMismatchError):
-        logger.error("%s", error)
+        _log.write(logging.ERROR, "A lookup failed", error)
         return Problem(
             500,
             "The online store holds rows of another definition of a view that was asked for. Deploy the server and the "
             "flow with one definition; the server's log names the view.",
         )
-    logger.error("A request failed.", exc_info=error)
+    _log.write(logging.ERROR, "A request failed", error, traceback=True)
     return Problem(500, "The server failed to answer. Its log has the cause, under the trace id of this answer.")
 
 

@@ -1,6 +1,8 @@
 """The pages: what is served, its description, metrics, pushes; and answers in Arrow."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -145,3 +147,11 @@ def test_arrow_of_every_type_and_of_nobody(app: Any) -> None:
     )
     assert none.num_rows == 0
     assert none.schema == table.schema
+
+
+def test_the_application_needs_no_server_and_no_arrow() -> None:
+    code = "import sys, headrace.serving.http; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in ran.stdout.split()}
+    heavy = {"uvicorn", "httptools", "starlette", "pyarrow", "pandas", "duckdb", "prometheus_client", "feast", "numba"}
+    assert loaded & heavy == set()

@@ -9,6 +9,7 @@ from tests.serving.http.asgi import ask, look_up
 
 from headrace.serving import AsyncClient
 from headrace.serving.http import ServerSettings, lookup_app
+from headrace.serving.http.seldom import SeldomLog
 from headrace.stores.errors import SchemaMismatchError, UnreachableError
 from headrace.stores.lookups import Looked
 from headrace.stores.memory import MemoryStore
@@ -166,7 +167,10 @@ def test_a_store_that_is_late() -> None:
     assert "within 2.5 s" in answer.json["detail"]
 
 
-def test_what_is_the_servers_own_fault_is_in_its_log_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_the_servers_own_fault_is_in_its_log_only(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.serving.http.problems._log", SeldomLog(logging.getLogger("headrace")))
     for error in (ZeroDivisionError("secret"), SchemaMismatchError("secret")):
         caplog.clear()
         with caplog.at_level(logging.ERROR):
@@ -174,6 +178,18 @@ def test_what_is_the_servers_own_fault_is_in_its_log_only(caplog: pytest.LogCapt
         assert answer.status == 500
         assert "secret" not in answer.body.decode()
         assert "secret" in caplog.text
+
+
+def test_a_cause_that_fails_every_request_has_a_line_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    at = 0.0
+    log = SeldomLog(logging.getLogger("headrace"), 10.0, now=lambda: at)
+    for moment in (0.0, 1.0, 9.9, 10.0, 10.1):
+        at = moment
+        log.write(logging.WARNING, "Away", ValueError(str(moment)))
+        log.write(logging.WARNING, "Wrong", KeyError(moment))
+    said = [record.getMessage() for record in caplog.records]
+    more = " (2 more since the last line of its kind)"
+    assert said == ["Away: 0.0", "Wrong: 0.0", f"Away{more}: 10.0", f"Wrong{more}: 10.0"]
 
 
 def test_a_view_without_its_rows_leaves_a_partial_answer() -> None:
