@@ -162,7 +162,8 @@ class DirectConnections:
                         raise exceptions.ConnectionError(f"no connection was free within {self._timeout_s} s")
             finally:
                 self._wanting -= 1
-        connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        # Notices of the newer protocol would come between the answers.
+        connection = self._pool.connection_class(**self._pool.connection_kwargs | {"protocol": 2})
         try:
             return DirectConnection(connection, self._timeout_s)
         except BaseException:

@@ -66,6 +66,8 @@ class RedisLink(asyncio.Protocol):
         Raises:
             redis.exceptions: an answer is an error; or as the class says.
         """
+        if self.gone is not None:
+            raise type(self.gone)(*self.gone.args)
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if not self._waiting:
             self._heard = self._loop.time()

@@ -1,15 +1,16 @@
 """Few connections for many tasks: whatever happens to them, a task gets its own answer or an error."""
 
 import asyncio
-import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
+import uvloop
+from tests.servers.cutting import cutting
 from tests.servers.fixtures import RedisAddress
 from tests.servers.redis import RedisServer
 from tests.stores.redis_topologies import Sentinel, cluster, until, with_tls
@@ -18,6 +19,9 @@ from headrace.serving import AsyncClient, RetryBudget
 from headrace.stores.errors import StoreError, UnreachableError
 from headrace.stores.redis import RedisStore
 from headrace.stores.testing import Visits, row, rows_of
+
+T = TypeVar("T")
+Run = Callable[[Coroutine[Any, Any, T]], T]
 
 USERS = [f"u{at}" for at in range(200)]
 
@@ -40,50 +44,19 @@ def connected(server: RedisServer) -> int:
         return len(client.client_list()) - 1
 
 
-@contextlib.asynccontextmanager
-async def cutting(redis_server: RedisAddress, after: list[int | None]) -> AsyncIterator[str]:
-    """The address of a way to the server; each connection breaks after so many bytes of answers, None: never."""
-    cuts = iter(after)
-    ways: set[asyncio.Task[None] | None] = set()
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run[Any]:
+    """Runs a coroutine in a loop of Python's own, and of the one that the lookup server has."""
 
-    async def through(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ways.add(asyncio.current_task())
-        left = next(cuts, None)
-        its_reader, its_writer = await asyncio.open_connection("127.0.0.1", redis_server.port)
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        factory = uvloop.new_event_loop if request.param == "uvloop" else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(work)
 
-        async def out() -> None:
-            while data := await reader.read(1 << 16):
-                its_writer.write(data)
-
-        async def back() -> None:
-            nonlocal left
-            while data := await its_reader.read(1 << 16):
-                writer.write(data if left is None else data[:left])
-                if left is not None:
-                    left -= len(data)
-                    if left <= 0:
-                        return
-
-        both = [asyncio.create_task(out()), asyncio.create_task(back())]
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in both:
-                each.cancel()
-            for end in (writer, its_writer):
-                end.transport.abort()
-
-    server = await asyncio.start_server(through, "127.0.0.1", 0)
-    async with server:
-        yield redis_server.url.replace(str(redis_server.port), str(server.sockets[0].getsockname()[1]))
-    for way in ways:
-        if way is not None:
-            way.cancel()
-    await asyncio.sleep(0)  # they break their connections off
+    return run
 
 
-def test_a_thousand_tasks_share_two_connections(new_redis: Callable[..., RedisServer]) -> None:
+def test_a_thousand_tasks_share_two_connections(new_redis: Callable[..., RedisServer], run: Run[Any]) -> None:
     server = new_redis()
     fill(server.url)
 
@@ -92,13 +65,13 @@ def test_a_thousand_tasks_share_two_connections(new_redis: Callable[..., RedisSe
             found = await asyncio.gather(*[right(client, at, at % 9 + 1) for at in range(1000)])
             return found, await asyncio.to_thread(connected, server)
 
-    found, during = asyncio.run(ask())
+    found, during = run(ask())
     assert all(found)
     assert 1 <= during <= 2
     until(lambda: connected(server) == 0)
 
 
-def test_a_connection_that_breaks_within_an_answer_is_replaced_once(redis_server: RedisAddress) -> None:
+def test_a_connection_that_breaks_within_an_answer_is_replaced_once(redis_server: RedisAddress, run: Run[Any]) -> None:
     """At every place where an answer may break off, the next connection gives all of it."""
     fill(redis_server.url)
 
@@ -109,7 +82,7 @@ def test_a_connection_that_breaks_within_an_answer_is_replaced_once(redis_server
     draw = random.Random(5)
     for cut in [*range(0, 200, 40), *(draw.randrange(200, 1200) for _ in range(15))]:
         try:
-            assert asyncio.run(ask(cut)), cut
+            assert run(ask(cut)), cut
         except UnreachableError:
             assert cut < 200, cut  # while logging in: there is no second try
 
@@ -299,7 +272,7 @@ def test_an_error_of_the_server_is_its_tasks_alone(new_redis: Callable[..., Redi
     asyncio.run(ask())
 
 
-def test_tls(new_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
+def test_tls(new_redis: Callable[..., RedisServer], tmp_path: Path, run: Run[Any]) -> None:
     port, trusted = with_tls(new_redis, tmp_path, "--requirepass", "s3cret")
     url = f"rediss://:s3cret@localhost:{port}/3?ssl_ca_certs={trusted}"
     fill(url)
@@ -311,7 +284,7 @@ def test_tls(new_redis: Callable[..., RedisServer], tmp_path: Path) -> None:
             with pytest.raises(UnreachableError, match="certificate verify failed"):
                 await right(client, 1)
 
-    asyncio.run(ask())
+    run(ask())
 
 
 def test_a_cluster(new_redis: Callable[..., RedisServer]) -> None:

@@ -1,6 +1,9 @@
 """Connections of the Redis store: many threads, forked processes, connections that the server closed."""
 
+import asyncio
 import os
+import random
+import socket
 import subprocess
 import sys
 import textwrap
@@ -10,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from tests.servers.cutting import cutting
 from tests.servers.fixtures import RedisAddress
 from tests.servers.redis import RedisServer
 from tests.stores.redis_topologies import with_tls
@@ -198,3 +203,50 @@ def test_a_stalled_server_over_tls_costs_the_timeout(new_redis: Callable[..., Re
             store.look_up([ask])
         servers[0].resume()
         assert store.look_up([ask]).rows[0][0] is not None
+
+
+def test_a_lookup_whose_answer_breaks_off_is_made_again_once(redis_server: RedisAddress) -> None:
+    """At every place where an answer may break off; and when the second one breaks off too, it is an error."""
+    users = [f"u{at}" for at in range(100)]
+    with RedisStore(redis_server.url) as store:
+        store.write(Visits, rows_of(Visits, [({"user": user}, row(0, visits=at)) for at, user in enumerate(users)]))
+    ask = Ask(row_layout(Visits), ("visits",), [(user,) for user in users])
+
+    def looked(url: str) -> list[int]:
+        with RedisStore(url, timeout_s=10) as store:
+            return [each[0][0] for each in store.look_up([ask]).rows[0] if each is not None]
+
+    async def through(*cuts: int | None) -> list[int]:
+        # First comes the connection on which the views are looked at.
+        async with cutting(redis_server, [None, *cuts]) as url:
+            return await asyncio.to_thread(looked, url)
+
+    draw = random.Random(5)
+    for cut in (draw.randrange(200, 2000) for _ in range(15)):
+        assert asyncio.run(through(cut)) == list(range(100)), cut
+    with pytest.raises(UnreachableError, match="does not answer: ConnectionResetError"):
+        asyncio.run(through(500, 500))
+
+
+def test_a_lookup_answered_in_another_language_is_an_error() -> None:
+    from headrace.stores.redis_direct import DirectConnection
+
+    ours, theirs = socket.socketpair()
+
+    class Connection:
+        """Of redis-py."""
+
+        _sock = ours
+
+        def connect(self) -> None: ...
+
+        def disconnect(self) -> None:
+            ours.close()
+
+    for said, told in ((b"?what\r\n", "ProtocolError"), (b"+OK\r\n" * 3, "nobody asked for")):
+        connection = DirectConnection(Connection(), 5)
+        theirs.sendall(said)
+        with pytest.raises(redis.ConnectionError, match=told):
+            connection.exchange(b"", 2)
+    ours.close()
+    theirs.close()
