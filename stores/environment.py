@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,11 @@ FIRST_MAP_BYTES = 1 << 34
 """Address space taken at first, 16 GiB: not memory, not disk. Doubled when the rows outgrow it."""
 
 PATIENCE_S = 10
+LOOK_EVERY_S = 0.5
+"""How often a reader looks whether the folder was removed and made anew, as `headrace run --fresh` does."""
+FILE = "data.mdb"
+WHOLE_BYTES = 2 * 4096
+"""A file of this size has both of its heads: it was made."""
 DEAD_READERS_EVERY = 1000
 
 _lock = threading.RLock()
@@ -41,7 +47,9 @@ class Environment:
         self._idle = threading.Condition()
         self._running = 0
         self._writes = 0
+        self._looked = time.monotonic()
         self._env = _open_lmdb(self)
+        self._file = _identity(self.path)
 
     @contextmanager
     def _transaction(self, write: bool) -> Iterator[Any]:
@@ -78,6 +86,22 @@ class Environment:
 
         self._while_idle(work)
 
+    def _follow(self) -> None:
+        """Reads the file that is at the path now. LMDB would go on with one that was removed, and never tell."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = now
+        there = _identity(self.path)
+        if there is None or there == self._file:  # what was removed is read until there is another
+            return
+
+        with self._idle:
+            if self._running == 0:  # else at a later look: what reads just now goes on
+                self._env.close()
+                self._env = _open_lmdb(self)
+                self._file = there
+
     def of_this_process(self) -> Environment:
         """This environment, or after a fork the child's own."""
         if self.pid == os.getpid():
@@ -91,6 +115,8 @@ class Environment:
         """
         import lmdb
 
+        if not self.writable:
+            self._follow()
         while True:
             try:
                 with self._transaction(write) as txn:
@@ -112,6 +138,8 @@ class Environment:
 
     def stream(self, work: Callable[[Any], Iterator[T]]) -> Iterator[T]:
         """What `work(transaction)` yields, all of one moment; the transaction ends with the iteration."""
+        if not self.writable:
+            self._follow()
         with self._transaction(write=False) as txn:
             yield from work(txn)
 
@@ -193,6 +221,15 @@ def _open_lmdb(environment: Environment) -> Any:
         raise StoreError(f"The online store at {path} cannot be opened: {error}.") from error
     env.reader_check()
     return env
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the environment's file; None while there is none that is whole."""
+    try:
+        found = os.stat(path / FILE)
+    except FileNotFoundError:
+        return None
+    return (found.st_dev, found.st_ino) if found.st_size >= WHOLE_BYTES else None
 
 
 def _corrupt(path: Path, error: Exception) -> CorruptError:

@@ -1,16 +1,19 @@
 """The embedded store keeps the rules of online stores, across processes, kill -9, fork and growth."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headrace.stores.embedded import EmbeddedStore
+from headrace.stores.environment import LOOK_EVERY_S
 from headrace.stores.errors import CorruptError, MissingStoreError, StoreError
 from headrace.stores.testing import LastingStoreSuite, PositionedStoreSuite, Visits, row, rows_of
 
@@ -109,6 +112,39 @@ def test_a_reader_killed_in_the_middle_of_a_read_does_not_hold_pages_for_ever(tm
     reader.wait()
     assert store._environment().forget_dead_readers() == 1
     store.close()
+
+
+ONCE = """
+    import sys
+    from headrace.stores.embedded import EmbeddedStore
+    from headrace.stores.testing import Visits, row, rows_of
+    with EmbeddedStore(sys.argv[1]) as store:
+        store.write(Visits, rows_of(Visits, [({"user": "u"}, row(1, visits=int(sys.argv[2])))]))
+"""
+
+
+def test_a_reader_follows_a_folder_that_is_removed_and_made_anew(tmp_path: Path) -> None:
+    """As `headrace run --fresh` does under a server. LMDB itself goes on reading the file that is gone."""
+
+    def write(visits: int) -> None:
+        writer = python(ONCE, tmp_path / "online", visits)
+        assert writer.wait(60) == 0
+        assert writer.stdout is not None
+        writer.stdout.close()
+
+    def seen() -> Any:
+        (found,) = store.read(Visits, [{"user": "u"}])
+        return None if found is None else found.values["visits"]
+
+    write(7)
+    with EmbeddedStore(tmp_path / "online", read_only=True) as store:
+        assert seen() == 7
+        shutil.rmtree(tmp_path / "online")
+        time.sleep(LOOK_EVERY_S)
+        assert seen() == 7  # until there is another
+        write(1)
+        time.sleep(LOOK_EVERY_S)
+        assert seen() == 1
 
 
 def test_it_grows_beyond_its_first_map_also_under_a_reader_of_another_process(tmp_path: Path) -> None:
