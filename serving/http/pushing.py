@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from headrace.features.errors import did_you_mean
 from headrace.features.sources import Source
@@ -58,13 +59,13 @@ class Publisher(Protocol):
 class Body(msgspec.Struct):
     """What a push may say. Feast's `allow_registry_cache` and `transform_on_write` mean nothing here."""
 
-    push_source_name: str | None = None
-    feature_view_name: str | None = None
-    df: Any = None
-    events: list[Any] | None = None
+    push_source_name: str = ""
+    feature_view_name: str = ""
+    df: Any = UNSET
+    events: list[Any] | UnsetType = UNSET
     to: Literal["online", "offline", "online_and_offline"] = "online"
-    unit: Literal["s", "ms", "us"] | None = None
-    zone: Literal["UTC"] | None = None
+    unit: Literal["s", "ms", "us"] | UnsetType = UNSET
+    zone: Literal["UTC"] | UnsetType = UNSET
     missing: Literal["refuse", "null"] = "refuse"
 
 
@@ -103,11 +104,11 @@ class Pushing:
             raise unprocessable(
                 "push_source_name: missing. Name a view for rows, a source for events.", "push_source_name"
             )
-        if (asked.df is None) == (asked.events is None):
+        if (asked.df is UNSET) == (asked.events is UNSET):
             raise unprocessable('Expected either "df", rows of a view, or "events", events of a source.', "df")
-        if asked.events is not None:
+        if not isinstance(asked.events, UnsetType):
             return await self._in_turn(self._publish, name, asked.events)
-        return await self._rows(name, "push_source_name", asked, Writing(asked.unit, asked.zone is not None))
+        return await self._rows(name, "push_source_name", asked, Writing(_unit(asked), asked.zone is not UNSET))
 
     async def write(self, body: bytes, trace: str) -> Mapping[str, Any]:
         """What Feast's client sends for `push` and `write_to_online_store`: instants without a zone are of UTC, as
@@ -116,9 +117,9 @@ class Pushing:
         name = asked.feature_view_name
         if not name:
             raise unprocessable("feature_view_name: missing. Name the view.", "feature_view_name")
-        if asked.df is None:
+        if asked.df is UNSET:
             raise unprocessable("df: missing. Give rows of the view, column -> values.", "df")
-        return await self._rows(name, "feature_view_name", asked, Writing(asked.unit or "s", True, True))
+        return await self._rows(name, "feature_view_name", asked, Writing(_unit(asked) or "s", True, True))
 
     def openapi(self) -> Mapping[str, Any]:
         return push_operations(self._views.values(), self._sources, self._publishers, self._most)
@@ -233,6 +234,10 @@ class Pushing:
 
 
 _RETRY = ((b"retry-after", b"%d" % RETRY_AFTER_S),)
+
+
+def _unit(asked: Body) -> str | None:
+    return None if isinstance(asked.unit, UnsetType) else asked.unit
 
 
 def _parsed(body: bytes) -> Body:

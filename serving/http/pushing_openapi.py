@@ -18,6 +18,10 @@ _PLAIN: dict[str, dict[str, Any]] = {
     TIMESTAMP: {"type": "string", "format": "date-time"},
     BYTES: {"type": "string", "contentEncoding": "base64"},
 }
+_PUSHED = _PLAIN | {
+    FLOAT: {"anyOf": [_PLAIN[FLOAT], {"enum": ["NaN", "Infinity", "-Infinity"]}]},
+    TIMESTAMP: {"type": ["string", "number"], "description": "ISO 8601 with a zone; a number where there is a `unit`."},
+}
 _EXAMPLES: dict[str, Any] = {
     INT: 7,
     FLOAT: 12.5,
@@ -121,7 +125,7 @@ def _frame(views: list[ViewDefinition], most: int) -> dict[str, Any]:
         layout = row_layout(view)
         never_null = {*layout.key_names, EVENT_TIMESTAMP}
         columns = {
-            name: {"type": "array", "maxItems": most, "items": _type(dtype, null=name not in never_null)}
+            name: {"type": "array", "maxItems": most, "items": _type(dtype, null=name not in never_null, of=_PUSHED)}
             for name, dtype in layout.columns
         }
         required = [*layout.key_names, EVENT_TIMESTAMP]
@@ -140,14 +144,14 @@ def _event(source: Source) -> dict[str, Any]:
     }
 
 
-def _type(dtype: str, *, null: bool = False) -> dict[str, Any]:
+def _type(dtype: str, *, null: bool = False, of: Mapping[str, dict[str, Any]] = _PLAIN) -> dict[str, Any]:
     element, pair = split_list(dtype), split_map(dtype)
     if element is not None:
-        made: dict[str, Any] = {"type": "array", "items": _type(element, null=True)}
+        made: dict[str, Any] = {"type": "array", "items": _type(element, null=True, of=of)}
     elif pair is not None:
-        made = {"type": ["object", "array"]}
+        made = {"type": ["object", "array", "string"]}
     else:
-        made = _PLAIN[dtype]
+        made = of[dtype]
     return {"anyOf": [made, {"type": "null"}]} if null else made
 
 
