@@ -125,7 +125,7 @@ class Lines:
         for line in self._process.stderr:
             self.all.append(json.loads(line))
 
-    def wait(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
+    def wait(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 120.0) -> dict[str, Any]:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for line in list(self.all):
@@ -144,7 +144,7 @@ def is_there(pid: int) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"

@@ -26,7 +26,9 @@ class Sink:
     """Sends messages to where they say, and knows that each came to the offset it was made for."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._producer = Producer({"bootstrap.servers": bootstrap, **SURE})
+        self._said: list[str] = []
+        heard = {"error_cb": lambda error: self._said.append(f"{time.strftime('%T')} {error.str()}")}
+        self._producer = Producer({"bootstrap.servers": bootstrap, **SURE, **heard})
         self._expected: dict[tuple[str, int], int] = {}
         self.wrong: list[str] = []
 
@@ -55,8 +57,9 @@ class Sink:
     def flush(self) -> None:
         """Wait until all is there."""
         left = self._producer.flush(120)
-        assert not left, f"{left} messages did not reach Kafka"
-        assert not self.wrong, f"messages were not delivered as made: {self.wrong[:3]}"
+        said = f"The producer said at last: {self._said[-5:]}"
+        assert not left, f"{left} messages did not reach Kafka by {time.strftime('%T')}. {said}"
+        assert not self.wrong, f"messages were not delivered as made: {self.wrong[:3]}. {said}"
 
 
 @dataclass
