@@ -45,6 +45,23 @@ def test_redis_is_killed_and_comes_back(new_redis: NewRedis, new_server: NewServ
     asyncio.run(ask())
 
 
+def test_redis_drops_every_connection(new_redis: NewRedis, new_server: NewServer) -> None:
+    """As a failover or a proxy does: Redis itself is well, so nobody is refused."""
+    redis = new_redis()
+    server = new_server(redis.url, workers=2)
+
+    async def ask() -> None:
+        with redis.client() as client:
+            async with load(server.port, 30) as tally:
+                for _ in range(8):
+                    await tally.more(200)
+                    await asyncio.to_thread(client.execute_command, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await tally.more(200)
+        assert (tally.wrong, tally.refused, tally.torn) == ([], {}, 0)
+
+    asyncio.run(ask())
+
+
 class ByShopBefore(FeatureView, source=visits, entity=Entity("shop", key="shop"), name="by_shop"):
     most = Visit.amount.max(last="1d")
 
