@@ -229,6 +229,14 @@ class Pushing:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments))
+        except ImportError as error:  # a server that only looks up needs less
+            _log.warning("A push was refused: %s. pip install 'headrace[live]' where the server runs.", error)
+            raise Problem(
+                409,
+                "This server takes no pushes: it was installed without what they need. pip install 'headrace[live]' "
+                "where it runs.",
+                reason="malformed",
+            ) from None
         finally:
             self._waiting -= 1
 

@@ -1,5 +1,6 @@
 """Rows that are pushed are what lookups then give, or nothing of them is written and the error names column and row."""
 
+import asyncio
 import base64
 import json
 import math
@@ -16,6 +17,7 @@ from headrace.features import Entity, Event, EventTime, FeatureView, KafkaSource
 from headrace.features.errors import DataError
 from headrace.serving import AsyncClient
 from headrace.serving.http import lookup_app
+from headrace.serving.http.problems import Problem
 from headrace.serving.http.pushing import Publisher, Pushing
 from headrace.stores.embedded import EmbeddedStore
 from headrace.stores.errors import UnreachableError
@@ -297,6 +299,36 @@ def test_a_store_that_is_gone() -> None:
     refused = push(server(Gone()), "visits", visits())
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
     assert "secret" not in refused.json["detail"]
+
+
+def test_a_server_without_what_pushes_need() -> None:
+    class Bare(MemoryStore):
+        def write(self, view: Any, rows: Any) -> int:
+            raise ModuleNotFoundError("No module named 'pyarrow'")
+
+    refused = push(server(Bare()), "visits", visits())
+    assert refused.status == 409
+    assert "pip install 'headrace[live]'" in refused.json["detail"]
+
+
+def test_pushes_beyond_those_that_may_wait_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.serving.http.pushing.WAITING", 2)
+    topic = Topic()
+    topic.go = threading.Event()
+    pushes = Pushing(None, VIEWS, {"rides": topic})
+    body = json.dumps({"push_source_name": "rides", "events": [1]}).encode()
+
+    async def talk() -> list[Any]:
+        waiting = [asyncio.ensure_future(pushes.push(body, "t")) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as refused:
+            await pushes.push(body, "t")
+        assert topic.go is not None
+        topic.go.set()
+        return [refused.value.status, *await asyncio.gather(*waiting), await pushes.push(body, "t")]
+
+    assert asyncio.run(talk()) == [503, *[{"events": 1}] * 3]
+    pushes.close()
 
 
 def test_rows_of_an_embedded_store(tmp_path: Any) -> None:
