@@ -119,7 +119,12 @@ def test_variables_that_kubernetes_sets_for_services_are_not_settings() -> None:
     environment = {
         "HEADRACE_METRICS_SERVICE_HOST": "10.0.0.1",
         "HEADRACE_METRICS_PORT": "tcp://10.0.0.1:9400",
-        "HEADRACE_METRICS_PORT_9400_TCP_ADDR": "tcp://10.0.0.1",
+        "HEADRACE_METRICS_PORT_9400_TCP": "tcp://10.0.0.1:9400",
+        "HEADRACE_METRICS_PORT_9400_TCP_ADDR": "10.0.0.1",
+        "HEADRACE_SERVE_SERVICE_PORT_HTTP": "6566",
+        "HEADRACE_SERVE_PORT": "tcp://10.0.0.1:6566",
+        "HEADRACE_SERVE_PORT_6566_TCP_PROTO": "tcp",
+        "HEADRACE_SERVE_PORT_6566_TCP_PORT": "6566",
         "HEADRACE_DEBUG": "1",
     }
     assert configure(None, environment=environment) == Configuration()

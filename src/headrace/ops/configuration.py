@@ -32,7 +32,7 @@ ALIASES = {"HEADRACE_DATA": ("offline", "data"), "HEADRACE_KAFKA_BOOTSTRAP": (KA
 OPTIONS = {("serve", "statuses"): "--feast-statuses", ("log", "format"): "--log-format"}
 
 # Kubernetes gives every container variables for each service of its namespace; a service may be named headrace-metrics.
-_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_.*)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?$")
+_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_.*)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 
 Overrides = Mapping[str, Mapping[str, Any]]
 """Section -> key -> value of the command line; None: not given."""
@@ -146,7 +146,8 @@ def _of_environment(variables: Mapping[str, str], known: Mapping[str, Any]) -> I
             section, key = ALIASES[name]
         else:
             section = next((each for each in (*known, KAFKA) if name.startswith(f"{PREFIX}{each.upper()}_")), "")
-            if not section or (_KUBERNETES.search(name) and "://" in variables[name]) or "_SERVICE_" in name:
+            a_service = name.endswith("_PORT") and "://" in variables[name]
+            if not section or a_service or _KUBERNETES.search(name):
                 continue
             key = name.removeprefix(f"{PREFIX}{section.upper()}_").lower()
             key = _kafka_name(key) if section == KAFKA else key
