@@ -41,7 +41,8 @@ def raw(server: OpsServer, request: bytes) -> bytes:
     answer = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection, suppress(ConnectionError):
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # ENOTCONN, which is no ConnectionError: it has hung up already
+            connection.shutdown(socket.SHUT_WR)
         while part := connection.recv(65536):
             answer += part
     return answer

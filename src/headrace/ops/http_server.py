@@ -135,6 +135,7 @@ class HttpServer:
         finally:
             self._server.should_exit = True
             await ticks
+            tasks.append(asyncio.ensure_future(self._cut_the_silent()))
             await self._server.shutdown(sockets=[where])
             for task in tasks:
                 task.cancel()
@@ -156,6 +157,16 @@ class HttpServer:
         while state.connections and rounds:
             rounds -= 1
             await asyncio.sleep(LOOK_S)
+
+    async def _cut_the_silent(self) -> None:
+        """Over TLS a goodbye is said and the caller's waited for, half a minute in uvloop; who keeps an idle connection
+        in a pool does not look. What was to be sent has been sent then."""
+        while True:
+            await asyncio.sleep(IDLE_S)
+            for connection in list(self._server.server_state.connections):
+                transport = connection.transport
+                if transport.is_closing() and not transport.get_write_buffer_size():
+                    transport.abort()
 
     async def _take_the_last(self, queue: socket.socket) -> None:
         """Accepts those who had connected when the listening ended: their requests may be under way."""

@@ -29,8 +29,11 @@ class Wire:
         return self
 
     def end(self) -> "Wire":
-        """Say that nothing more comes."""
-        self._socket.shutdown(socket.SHUT_WR)
+        """Say that nothing more comes, if the server still listens."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:  # it hung up while we were talking
+            self.closed = True
         return self
 
     def answer(self, *, head: bool = False) -> tuple[int, bytes]:
