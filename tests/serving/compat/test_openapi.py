@@ -9,6 +9,7 @@ from tests.serving.compat.serving import Served
 from tests.serving.compat.views import PLAIN, PRICING, VIEWS
 
 from headrace.serving.http import ServerSettings
+from headrace.serving.http.pushing import Pushing
 from headrace.stores.memory import MemoryStore
 
 KEY = "s3cret-of-the-server"
@@ -27,7 +28,9 @@ expected-statuses = ["2xx", "404", "422"]
 def test_schemathesis_finds_nothing(tmp_path: Path, keys: tuple[str, ...], phases: str) -> None:
     settings = ServerSettings(entities=50, features=40, keys=keys)  # limits that drawn requests reach
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
-    with Served(MemoryStore(), [*VIEWS, PLAIN, PRICING], settings) as server:
+    store = MemoryStore()
+    pushes = Pushing(store, VIEWS, most=50)
+    with Served(store, [*VIEWS, PLAIN, PRICING], settings, pushes) as server:
         options = ["--phases", phases, "--checks", "all", "--max-examples", str(EXAMPLES)]
         options += ["--seed", "1", "--generation-deterministic", "--no-shrink", "--no-color", "--request-timeout", "10"]
         options += [each for key in keys for each in ("--header", f"Authorization: Bearer {key}")]
@@ -38,3 +41,4 @@ def test_schemathesis_finds_nothing(tmp_path: Path, keys: tuple[str, ...], phase
         assert ran.returncode == 0, ran.stdout + ran.stderr
         asked = {"features": ["drivers"], "entities": {"user": ["a"]}}
         assert server.ask(asked, Authorization=f"Bearer {KEY}").status == 200
+    pushes.close()
