@@ -327,7 +327,7 @@ class OnlineStoreSuite:
                 if len(seen) != 1:
                     torn.append(seen)
 
-        reader = threading.Thread(target=look)
+        reader = threading.Thread(target=look, daemon=True)
         reader.start()
         try:
             for i in range(1, 60):

@@ -53,7 +53,9 @@ def test_a_value_shows_at_once_and_falls_while_nothing_comes(tmp_path: Path) -> 
 
     view = view_over(presses())
     seen: list[int] = []
-    thread = threading.Thread(target=run, args=([view], tmp_path), kwargs={"live": True, "checkpoint_every_s": 0.2})
+    thread = threading.Thread(
+        target=run, args=([view], tmp_path), kwargs={"live": True, "checkpoint_every_s": 0.2}, daemon=True
+    )
     thread.start()
     eventually((tmp_path / ONLINE).exists)
     store = EmbeddedStore(tmp_path / ONLINE, read_only=True)

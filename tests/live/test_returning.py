@@ -50,6 +50,7 @@ def test_a_paused_partition_leaves_and_returns(
     monkeypatch.setattr(Reader, "turn", once_there_and_back)
     stop = threading.Event()
     limit = threading.Timer(LIMIT_S, stop.set)
+    limit.daemon = True  # pytest must not wait for it where the flow fails
     limit.start()
     settings = FlowSettings(name=topic, data=str(tmp_path), clock="stream", until_end=True)
     summary = run_worker([Drivers], settings, stop=stop)

@@ -167,7 +167,7 @@ def test_many_threads_share_a_client(tmp_path: Path) -> None:
                 if client.get(Visits, user=f"u{i % 100}")["visits"] != i % 100:
                     wrong.append(i)
 
-        threads = [threading.Thread(target=look, args=(seed,)) for seed in range(8)]
+        threads = [threading.Thread(target=look, args=(seed,), daemon=True) for seed in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -158,7 +158,7 @@ def test_threads_share_a_client_while_the_server_is_killed(new_redis: Callable[.
             if [values[0] for values in table.rows] != places:
                 wrong.append(table.rows)
 
-    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    threads = [threading.Thread(target=ask, args=(seed,), daemon=True) for seed in range(8)]
     for thread in threads:
         thread.start()
     server.restart()

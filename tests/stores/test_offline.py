@@ -245,7 +245,7 @@ def test_readers_see_whole_commits_while_files_are_merged_away(tmp_path: Path) -
             if seen != list(range(len(seen))) or len(seen) % 2:
                 wrong.append(seen)
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
         for at in range(2, 120, 2):

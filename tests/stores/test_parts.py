@@ -302,7 +302,9 @@ def test_readers_see_each_row_once_while_parts_are_written_merged_and_claimed(tm
                     wrong.append((part, seen))
                 least[part] = len(seen)
 
-    threads = [threading.Thread(target=write, args=(part,)) for part in names] + [threading.Thread(target=look)]
+    threads = [threading.Thread(target=write, args=(part,), daemon=True) for part in names] + [
+        threading.Thread(target=look, daemon=True)
+    ]
     for thread in threads:
         thread.start()
     done.wait(4)

@@ -43,7 +43,7 @@ def test_more_threads_than_connections_wait_for_each_other(redis_server: RedisAd
         for _ in range(20):
             found.append(store.read(Visits, [KEY]))
 
-    threads = [threading.Thread(target=read) for _ in range(8)]
+    threads = [threading.Thread(target=read, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -119,7 +119,7 @@ def test_lookups_of_more_threads_than_connections_wait_for_each_other(new_redis:
             if [each and each[0] for each in looked.rows[0]] != [(step % 50,), None]:
                 wrong.append(looked)
 
-    threads = [threading.Thread(target=look, args=(at,)) for at in range(8)]
+    threads = [threading.Thread(target=look, args=(at,), daemon=True) for at in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -145,7 +145,7 @@ def test_a_lookup_waits_no_longer_for_a_connection_than_for_an_answer(new_redis:
             except UnreachableError as error:
                 found.append(str(error))
 
-        threads = [threading.Thread(target=look) for _ in range(3)]
+        threads = [threading.Thread(target=look, daemon=True) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:

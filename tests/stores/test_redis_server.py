@@ -44,7 +44,7 @@ def test_of_many_writers_the_newest_row_stays(redis_server: RedisAddress, layout
             some = rows[start : start + 5]
             store.write(Visits, rows_of(Visits, [({"user": str(user)}, row(at, at)) for user, at in some]))
 
-    threads = [threading.Thread(target=write, args=(rows,)) for rows in work]
+    threads = [threading.Thread(target=write, args=(rows,), daemon=True) for rows in work]
     for thread in threads:
         thread.start()
     for thread in threads:
