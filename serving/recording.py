@@ -90,8 +90,11 @@ class FeatureLog:
         for name, value in (("rotate_rows", rotate_rows), ("queue", queue)):
             if value < 1:
                 raise DataError(f"FeatureLog: {name} is {value}, expected 1 or more.")
-        try:
-            import pyarrow.parquet  # noqa: F401  (now, not in the midst of answering)
+        try:  # loaded now: a tenth of a second in which nobody else of the process would get to work
+            import pyarrow.compute
+            import pyarrow.parquet  # noqa: F401
+
+            import headrace.stores.parquet  # noqa: F401
         except ImportError as error:
             raise StoreError(f"A feature log needs pyarrow: {error}. pip install 'headrace[offline]'.") from error
         self.place, self._shown = open_place(place), shown_root(plain_root(place))
@@ -183,9 +186,12 @@ class FeatureLog:
             self._wake.clear()
             with self._lock:
                 stopping, flushes = self._stopping, self._flushes
-            self._take()
-            self._writing.turn(everything=stopping or flushes > self._flushed)
-            self._tell(stopping)
+            try:
+                self._take()
+                self._writing.turn(everything=stopping or flushes > self._flushed)
+                self._tell(stopping)
+            except Exception as error:  # whatever it is, what comes after it is logged
+                _log.error("The feature log at %s failed and goes on.", self._shown, exc_info=error)
             with self._done:
                 self._flushed = flushes
                 self._done.notify_all()
@@ -299,7 +305,12 @@ class _Writing:
         return found
 
     def _close(self, folder: str) -> None:
-        table = self._open.pop(folder).table()
+        done = self._open.pop(folder)
+        try:
+            table = done.table()
+        except Exception:
+            self._log.count(dropped=done.rows)
+            raise
         self._number += 1
         self._unwritten.append((f"{folder}/{_name(table, self._process, self._number)}", table))
         if time.monotonic() >= self._try_at:
