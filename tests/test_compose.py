@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -187,8 +188,8 @@ class Topology:
         self.kafka = KafkaServer(folder / "kafka")
         self.redis_port = free_port()
         self.redis = ServerProcess("redis-server", folder / "redis")
-        self.metrics = _two_ports()
-        self.lookup = free_port()
+        self.metrics = _neighbours(3)
+        self.lookup = self.metrics + 2
         self.places = {
             "kafka:19092": self.kafka.bootstrap,
             "redis://redis:6379": f"redis://127.0.0.1:{self.redis_port}",
@@ -289,12 +290,13 @@ class Topology:
         self.redis.kill()
 
 
-def _two_ports() -> int:
-    """The first of two neighbouring ports that are free."""
+def _neighbours(count: int) -> int:
+    """The first of so many neighbouring ports on which nobody listens, below those that the system gives to
+    connections: one of these may be taken before a server comes to it."""
     while True:
-        port = free_port()
-        if not listening(port + 1):
-            return port
+        first = random.randrange(20_000, 32_000)
+        if not any(listening(first + each) for each in range(count)):
+            return first
 
 
 @pytest.fixture
