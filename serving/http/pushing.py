@@ -125,8 +125,8 @@ class Pushing:
         return push_operations(self._views.values(), self._sources, self._publishers, self._most)
 
     def close(self) -> None:
-        """End what is under way and release connections."""
-        self._threads.shutdown()
+        """Release connections. A push under way ends within the limits of its store or stream; nobody waits for it."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for each in self._publishers.values():
             each.close()
 
@@ -227,8 +227,10 @@ class Pushing:
                 headers=_RETRY,
             )
         self._waiting += 1
+        under_way = asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments))
+        under_way.add_done_callback(self._is_done)  # not with the request: a caller may leave in the midst
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments))
+            return await asyncio.shield(under_way)
         except ImportError as error:  # a server that only looks up needs less
             _log.warning("A push was refused: %s. pip install 'headrace[live]' where the server runs.", error)
             raise Problem(
@@ -237,8 +239,9 @@ class Pushing:
                 "where it runs.",
                 reason="malformed",
             ) from None
-        finally:
-            self._waiting -= 1
+
+    def _is_done(self, _: object) -> None:
+        self._waiting -= 1
 
 
 _RETRY = ((b"retry-after", b"%d" % RETRY_AFTER_S),)

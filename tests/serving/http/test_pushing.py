@@ -331,6 +331,30 @@ def test_pushes_beyond_those_that_may_wait_are_told_to_come_back(monkeypatch: py
     pushes.close()
 
 
+def test_a_caller_that_leaves_holds_its_place_until_its_push_is_done_and_nothing_waits_for_it_at_the_end() -> None:
+    topic = Topic()
+    topic.go = threading.Event()
+    pushes = Pushing(None, VIEWS, {"rides": topic})
+    body = json.dumps({"push_source_name": "rides", "events": [1]}).encode()
+
+    async def leave() -> int:
+        caller = asyncio.ensure_future(pushes.push(body, "t"))
+        await asyncio.sleep(0)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        waiting = pushes._waiting
+        pushes.close()  # returns with the push still under way
+        assert topic.go is not None
+        topic.go.set()
+        while pushes._waiting:
+            await asyncio.sleep(0.01)
+        return waiting
+
+    assert asyncio.run(asyncio.wait_for(leave(), 60)) == 1
+    assert topic.taken == [1]
+
+
 def test_rows_of_an_embedded_store(tmp_path: Any) -> None:
     with EmbeddedStore(tmp_path) as store:
         assert push(server(store), "visits", visits()).json == {"written": 1, "older": 0}
