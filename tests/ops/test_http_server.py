@@ -77,7 +77,7 @@ class Caller(threading.Thread):
     """Asks over connections that stay open, one request after the other, until it is refused at the door."""
 
     def __init__(self, port: int) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.port, self.answered, self.lost = port, 0, 0
 
     def run(self) -> None:
