@@ -29,9 +29,10 @@ from headrace.features.time import EPOCH, MAX_INSTANT_US, MIN_INSTANT_US
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
-_INTEGER = re.compile(r"-?\d{1,19}")
+_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _SHOWN = 80
+_INSTANT = 'an instant such as "2026-05-01T12:00:00Z"'
 
 
 class Unfit(Exception):
@@ -116,24 +117,25 @@ def _instant(value: Any, how: Writing) -> int:
         try:
             moment = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise unfit(value, 'an instant such as "2026-05-01T12:00:00Z"') from None
+            raise unfit(value, _INSTANT) from None
         if moment.utcoffset() is None:
             if not how.naive_is_utc:
                 raise Unfit(f'{shown(value)} has no time zone: add one, such as Z, or "zone": "UTC" to the request')
             moment = moment.replace(tzinfo=UTC)
-        return (moment - EPOCH) // timedelta(microseconds=1)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise unfit(value, 'an instant such as "2026-05-01T12:00:00Z"')
-    if how.unit is None:
+        us = (moment - EPOCH) // timedelta(microseconds=1)
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise unfit(value, _INSTANT)
+    elif how.unit is None:
         raise Unfit(
             f"{shown(value)} is a number, whose unit would be a guess: write ISO 8601 text with a zone, or name it, "
             '"unit": "s", "ms" or "us" of the request'
         )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise unfit(value, "an instant")
-    us = round(value * UNITS[how.unit])
+    elif not math.isfinite(value):
+        raise unfit(value, _INSTANT)
+    else:
+        us = round(value * UNITS[how.unit])
     if not MIN_INSTANT_US <= us <= MAX_INSTANT_US:
-        raise Unfit(f"{shown(value)} {how.unit} since 1970 is no instant of the years 1 to 9999")
+        raise Unfit(f"{shown(value)} is no instant of the years 1 to 9999 in UTC")
     return us
 
 
@@ -144,15 +146,24 @@ def _map(value: Any, dtype: str, pair: tuple[str, str], how: Writing) -> dict[An
         except msgspec.DecodeError:
             raise unfit(value, f"{dtype}, or its JSON as text") from None
     if isinstance(value, dict):
-        return {_key(name, pair[0], how): typed_value(each, pair[1], how) for name, each in value.items()}
+        return {
+            _never_null(_key(name, pair[0], how), name, dtype): typed_value(each, pair[1], how)
+            for name, each in value.items()
+        }
     if isinstance(value, list) and all(isinstance(each, list) and len(each) == 2 for each in value):
         made = {}
         for key, each in value:
             if key is None or isinstance(key, (list, dict)):
                 raise unfit(key, f"a key of {dtype}")
-            made[typed_value(key, pair[0], how)] = typed_value(each, pair[1], how)
+            made[_never_null(typed_value(key, pair[0], how), key, dtype)] = typed_value(each, pair[1], how)
         return made
     raise unfit(value, f"{dtype}: an object, or an array of pairs")
+
+
+def _never_null(key: Any, written: Any, dtype: str) -> Any:
+    if key is None:  # NaN
+        raise unfit(written, f"a key of {dtype}")
+    return key
 
 
 def _key(name: str, dtype: str, how: Writing) -> Any:

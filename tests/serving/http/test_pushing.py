@@ -18,6 +18,7 @@ from headrace.features.errors import DataError
 from headrace.serving import AsyncClient
 from headrace.serving.http import lookup_app
 from headrace.serving.http.problems import Problem
+from headrace.serving.http.pushed_values import Unfit, Writing, typed_value
 from headrace.serving.http.pushing import Publisher, Pushing
 from headrace.stores.embedded import EmbeddedStore
 from headrace.stores.errors import UnreachableError
@@ -175,6 +176,8 @@ def test_every_type() -> None:
         ("event_timestamp", "2026-01-01 00:00:00", "has no time zone: add one, such as Z"),
         ("event_timestamp", "yesterday", 'got "yesterday", expected an instant'),
         ("event_timestamp", 1767225600, "is a number, whose unit would be a guess"),
+        ("event_timestamp", "0001-01-01T00:00:00+14:00", "is no instant of the years 1 to 9999 in UTC"),
+        ("event_timestamp", "9999-12-31T23:59:59-00:01", "is no instant of the years 1 to 9999 in UTC"),
         ("event_timestamp", "2026-01-01T01:05:01Z", "1h5m1s ahead of the server's clock"),
     ],
 )
@@ -278,6 +281,35 @@ def test_what_a_feast_client_writes() -> None:
     assert ask(app, "POST", "/write-to-online-store", {"df": df}).json["field"] == "feature_view_name"
     assert ask(app, "POST", "/write-to-online-store", body | {"feature_view_name": "rides"}).status == 404
     assert ask(app, "POST", "/write-to-online-store", body | {"df": None}).json["field"] == "df"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("map<int64,int64>", {"01": 1}),
+        ("map<int64,int64>", {"": 1}),
+        ("map<int64,int64>", {"9223372036854775808": 1}),
+        ("map<float64,int64>", {"nan": 1}),
+        ("map<float64,int64>", [["NaN", 1]]),
+        ("map<bool,int64>", {"True": 1}),
+        ("map<string,int64>", [[None, 1]]),
+        ("map<string,int64>", [["a"]]),
+        ("map<string,int64>", '{"a": 1}'),
+        ("list<int64>", {"0": 1}),
+        ("timestamp", True),
+    ],
+)
+def test_keys_of_maps_and_forms_that_are_none(dtype: str, value: Any) -> None:
+    with pytest.raises(Unfit):
+        typed_value(value, dtype, Writing())
+
+
+def test_keys_of_maps_are_written_as_text() -> None:
+    written = {"0": 1, "-7": 2, "9223372036854775807": 3}
+    assert typed_value(written, "map<int64,int64>", Writing()) == {0: 1, -7: 2, 2**63 - 1: 3}
+    assert typed_value({"1.5": 1}, "map<float64,int64>", Writing()) == {1.5: 1}
+    assert typed_value({AT_TEXT: 1}, "map<timestamp,int64>", Writing()) == {AT: 1}
+    assert typed_value('{"a": 1}', "map<string,int64>", Writing(maps_as_text=True)) == {"a": 1}
 
 
 def test_no_rows_are_fine() -> None:
