@@ -34,7 +34,7 @@ def serve(app: Any) -> Iterator[Any]:
             app, http=protocol, loop="uvloop", ws="none", lifespan="off", log_config=None, timeout_keep_alive=60
         )
         server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         running.append((server, thread))
         thread.start()
         return int(listening.getsockname()[1])
