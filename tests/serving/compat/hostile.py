@@ -1,7 +1,9 @@
-"""A request that is right, from which the wrong ones are made; and a server with small limits."""
+"""A request that is right, from which the wrong ones are made; limits that tests reach; and any JSON."""
 
 import json
 from typing import Any
+
+from hypothesis import strategies as st
 
 from headrace.serving.http import ServerSettings
 
@@ -13,3 +15,11 @@ BODY = json.dumps(GOOD).encode()
 def good(**changed: Any) -> dict[str, Any]:
     """The right request with other fields."""
     return {**GOOD, **changed}
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+"""Any JSON."""

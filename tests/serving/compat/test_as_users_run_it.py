@@ -75,9 +75,10 @@ def test_feasts_client_over_tls_with_a_token(
     refused = pytest.raises(RuntimeError, match="Failed to get online features: 401")
     with remote(registry, url, cert=str(server.cert)) as store, refused:
         asked(store, ["pairs:visits"], [{"user": "a", "shop": 1}])
+    and_a_kept_connection_does_not_hold_up_the_end(server)
 
 
-def test_a_connection_that_its_owner_keeps_does_not_hold_up_the_end(server: TlsServer) -> None:
+def and_a_kept_connection_does_not_hold_up_the_end(server: TlsServer) -> None:
     """TLS waits for the other side's goodbye, half a minute in uvloop: what `stop_within` is meant for is an answer."""
     with server.connected() as wire:
         wire.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")

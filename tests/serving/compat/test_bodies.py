@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import SLOW_IS_FINE
-from tests.serving.compat.hostile import BODY, GOOD, good
+from tests.serving.compat.hostile import BODY, GOOD, JSONS, good
 from tests.serving.compat.serving import Address
 from tests.serving.compat.views import Drivers
 
@@ -173,11 +173,6 @@ def test_many_bad_and_good_requests_at_once(bounded_server: Address) -> None:
     assert not wrong
 
 
-JSONS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
 REFS = st.sampled_from([f"drivers:{name}" for name in Drivers.__view__.feature_names()] + ["shops", "pairs:paid"])
 FIELDS = {
     "entities": JSONS | st.dictionaries(st.sampled_from(["user", "shop", "amount"]), st.lists(JSONS, max_size=3)),
