@@ -96,20 +96,18 @@ class AsyncRedisReader:
         self._views.take(data)
 
     async def _exchange(self, links: RedisLinks, data: bytes, count: int, deadline: float) -> list[Any]:
-        for again in (True, False):
-            link = links.ready()
-            try:
-                if link is None:
-                    if self._closed:
-                        raise self._is_closed()
-                    link = await links.get(deadline)
-                return await link.ask(data, count, deadline)
-            except Exception as error:
-                if again and link is not None and type(error).__name__ == "ConnectionError" and not self._closed:
-                    continue  # the connection was dead
-                with speaking_to(self._address):
+        link = links.ready()
+        try:
+            if link is None:
+                if self._closed:
+                    raise self._is_closed()
+                link = await links.get(deadline)
+            return await link.ask(data, count, deadline)
+        except Exception as error:
+            with speaking_to(self._address):
+                if link is None or link.gone is None or type(error).__name__ != "ConnectionError" or self._closed:
                     raise
-        raise AssertionError("one of two tries returned or raised")
+                return await (await links.instead_of(link, deadline)).ask(data, count, deadline)
 
     async def _spread(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         if self._closed:

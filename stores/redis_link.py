@@ -7,6 +7,7 @@ longest. A task that was cancelled leaves its place in the row: its answers are 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,13 +29,16 @@ class RedisLink(asyncio.Protocol):
 
     Args:
         writer: of the connection, which nobody else uses from now on. timeout_s: silence for so long, while an answer
-            is due, means that the connection is dead.
+            is due, means that the connection is dead. began: when it was begun to be opened, `time.monotonic`.
+
+    Attributes:
+        pending: answers that are due. gone: why the connection is no more, None while it is there. gone_at: since when.
 
     A request fails with redis-py's TimeoutError once its deadline has passed, and with its ConnectionError when the
     connection is gone.
     """
 
-    def __init__(self, writer: asyncio.StreamWriter, timeout_s: float) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, timeout_s: float, began: float) -> None:
         from hiredis import Reader
         from redis.connection import DefaultParser
 
@@ -51,6 +55,7 @@ class RedisLink(asyncio.Protocol):
         self._due = inf
         self.pending = 0
         self.gone: Exception | None = None
+        self.began, self.gone_at = began, inf
         self._transport = cast(asyncio.Transport, writer.transport)
         self._stream = self._transport.get_protocol()  # of the writer, which is told of its end
         self._transport.set_protocol(self)
@@ -66,6 +71,8 @@ class RedisLink(asyncio.Protocol):
         Raises:
             redis.exceptions: an answer is an error; or as the class says.
         """
+        if not self.usable():
+            self._fail("Connection closed by server")
         if self.gone is not None:
             raise type(self.gone)(*self.gone.args)
         future: asyncio.Future[list[Any]] = self._loop.create_future()
@@ -77,6 +84,10 @@ class RedisLink(asyncio.Protocol):
             self._look_at(deadline)
         self._transport.write(data)
         return future
+
+    def usable(self) -> bool:
+        """Whether it can be asked; not when its end is known and only has not been told yet."""
+        return self.gone is None and not self._transport.is_closing()
 
     def close(self) -> None:
         """Break the connection off; whoever waits is told."""
@@ -162,7 +173,7 @@ class RedisLink(asyncio.Protocol):
             return
         from redis.exceptions import ConnectionError
 
-        self.gone = (kind or ConnectionError)(why)
+        self.gone, self.gone_at = (kind or ConnectionError)(why), time.monotonic()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -22,9 +22,9 @@ class Shared(Generic[T]):
 
     def start(self) -> asyncio.Task[T]:
         """The run, begun if there is none. Who waits for it shields it: it is not theirs to cancel."""
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._work())
-            self._task.add_done_callback(self._done)
+            self._task.add_done_callback(_seen)
         return self._task
 
     async def result(self, deadline: float) -> T:
@@ -39,11 +39,15 @@ class Shared(Generic[T]):
         async with asyncio.timeout_at(deadline):
             return await asyncio.shield(self.start())
 
+    @property
+    def running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     def cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    def _done(self, task: asyncio.Task[T]) -> None:
-        self._task = None
-        if not task.cancelled():
-            task.exception()  # those who waited have seen it; if there were none, it is nobody's
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # those who waited have seen it; if there were none, it is nobody's
