@@ -101,6 +101,6 @@ def test_a_stalled_redis_costs_a_timeout_and_no_memory(new_redis: NewRedis, new_
         assert tally.torn == 0
         assert tally.slowest_s < 1 + SLACK_S
         assert during.rss < before.rss + (64 << 20)
-        assert after.files <= before.files + 64
+        assert after.files < 200 + 100  # a connection of each client, and what the process has open anyway
 
     asyncio.run(ask())
