@@ -14,7 +14,6 @@ import argparse
 import os
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -92,27 +91,39 @@ class Lines:
 
 
 def send(
-    stream: Iterator[Message], to: KafkaTopic | Lines, *, events: int | None, wait: bool, stop: threading.Event
+    stream: Iterator[Message], to: KafkaTopic | Lines, *, events: int | None, wait: bool, stop: Stop
 ) -> Counter[str]:
-    """Sends each message when it is due, or at once without `wait`, until `events` are sent or `stop` is set."""
+    """Sends each message when it is due, or at once without `wait`, until `events` are sent or somebody says stop."""
     sent: Counter[str] = Counter()
     told = Progress()
     began = time.monotonic()
     for count, message in enumerate(stream):
-        if count == events or stop.is_set():
+        if count == events or stop.said:
             break
         if count % 256 == 0:
             to.serve()
             told.show(sent)
-        while wait and (ahead := message.due - (time.monotonic() - began)) > 0 and not stop.is_set():
+        while wait and (ahead := message.due - (time.monotonic() - began)) > 0 and not stop.said:
             to.serve()
             told.show(sent)
-            stop.wait(min(ahead, 0.2))
-        if stop.is_set():
+            time.sleep(min(ahead, 0.2))
+        if stop.said:
             break
         to.send(message)
         sent[message.kind] += 1
     return sent
+
+
+class Stop:
+    """Whether Ctrl-C or SIGTERM came. A flag, no `threading.Event`, whose lock may be held where the signal arrives."""
+
+    def __init__(self) -> None:
+        self.said = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._say)
+
+    def _say(self, *_: object) -> None:
+        self.said = True
 
 
 class Progress:
@@ -166,9 +177,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--start {start.isoformat()} has no zone: add Z for UTC, as in 2026-03-06T17:00Z.")
     if given.start is None and given.fast:
         start -= timedelta(seconds=given.events / given.rate)  # so that the last event is of now
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = Stop()
     to = Lines(given.out) if given.out else KafkaTopic(given.topic, given.bootstrap, given.partitions)
     stream = messages(
         rate=given.rate,

@@ -8,6 +8,7 @@ import os
 import time
 
 import prometheus_client  # before Feast: it sets a variable that would make every metric of the process another kind
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers.fixtures import kafka, kafka_address, new_kafka, new_redis, redis_port, redis_server
@@ -24,3 +25,8 @@ settings.register_profile("dev", max_examples=25, derandomize=True, deadline=Non
 settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, suppress_health_check=SLOW_IS_FINE)
 settings.register_profile("explore", max_examples=2000, deadline=None, suppress_health_check=SLOW_IS_FINE)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Feast sets the variable as it is imported; the processes that a test starts are to be as a user's."""
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

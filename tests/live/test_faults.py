@@ -114,10 +114,10 @@ def test_redis(kafka: Kafka, new_redis: Callable[..., RedisServer], tmp_path: Pa
             server.resume()
         else:
             for _ in range(2):
-                if not server.persist:
-                    live.watch.forget()
                 server.kill()
                 live.go_on(1.5)
+                if not server.persist:
+                    live.watch.forget()  # while nobody can look
                 server.start()
                 live.go_on(2.5)
         live.check(tmp_path / "again")
