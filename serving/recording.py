@@ -11,26 +11,23 @@ answer -> reference in a bounded queue | a thread: sample -> columns -> a file w
 from __future__ import annotations
 
 import atexit
-import hashlib
 import logging
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Literal
 
 from headrace.features.errors import DataError
-from headrace.features.time import SECOND, as_datetime, duration_us
+from headrace.features.time import SECOND, duration_us
 from headrace.serving.asking import Plan
-from headrace.serving.logged_rows import LoggedRows, Noted
+from headrace.serving.log_writing import LogWriting
+from headrace.serving.logged_rows import Noted
+from headrace.serving.sampling import sampled
 from headrace.serving.watching import Answer
 from headrace.stores.errors import StoreError
 from headrace.stores.places import Root, open_place, plain_root, shown_root
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _log = logging.getLogger("headrace.serving")
 
@@ -39,15 +36,6 @@ _LOOK_S = 0.1
 # After about so many values it lets go of the interpreter for a moment: an answer never waits longer than for these.
 _PIECE_VALUES = 2_000
 _BREATH_S = 0.0003
-# A place that cannot be written is tried again after this long, twice as long each time up to the second.
-_RETRY_S, _MOST_RETRY_S = 1.0, 30.0
-# So many times the rows of a full file wait for such a place; older ones are dropped.
-_MOST_UNWRITTEN = 4
-# So many pieces are put together in memory.
-_TOGETHER = 64
-# Different lists of features (lookups without a service) that one process logs: each has files of its own.
-_MOST_LISTS = 100
-_MOST_PLANS = 1_000
 _TELL_S = 60.0
 
 
@@ -97,7 +85,7 @@ class FeatureLog:
             import headrace.stores.parquet  # noqa: F401
         except ImportError as error:
             raise StoreError(f"A feature log needs pyarrow: {error}. pip install 'headrace[offline]'.") from error
-        self.place, self._shown = open_place(place), shown_root(plain_root(place))
+        self.place, self.shown = open_place(place), shown_root(plain_root(place))
         self.sample, self.by, self.rotate_rows, self.queue = sample, by, rotate_rows, queue
         self.rotate_s = duration_us(rotate, "FeatureLog: rotate") / SECOND
         self._draw: Callable[[], float] | None = None
@@ -112,7 +100,7 @@ class FeatureLog:
         self._wake, self._done = threading.Event(), threading.Condition(self._lock)
         self._flushes = self._flushed = 0
         self._stopping = False
-        self._writing = _Writing(self)
+        self._writing = LogWriting(self)
         self._thread = threading.Thread(target=self._run, name="feature-log", daemon=True)
         self._thread.start()
         atexit.register(self.stop)
@@ -176,7 +164,7 @@ class FeatureLog:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"FeatureLog({self._shown!r}, {self._kept} rows kept, {self._dropped} dropped)"
+        return f"FeatureLog({self.shown!r}, {self._kept} rows kept, {self._dropped} dropped)"
 
     # Of the thread.
 
@@ -188,10 +176,10 @@ class FeatureLog:
                 stopping, flushes = self._stopping, self._flushes
             try:
                 self._take()
-                self._writing.turn(everything=stopping or flushes > self._flushed)
+                self._writing.turn(everything=stopping or flushes > self._flushed, last=stopping)
                 self._tell(stopping)
             except Exception as error:  # whatever it is, what comes after it is logged
-                _log.error("The feature log at %s failed and goes on.", self._shown, exc_info=error)
+                _log.error("The feature log at %s failed and goes on.", self.shown, exc_info=error)
             with self._done:
                 self._flushed = flushes
                 self._done.notify_all()
@@ -238,174 +226,10 @@ class FeatureLog:
             _log.warning(
                 "The feature log at %s has dropped %d rows, %d more than when this was told last; answers were given "
                 "all the same. Make `queue` greater, `sample` smaller, or see to the place if it was told of, too.",
-                *(self._shown, dropped, dropped - self._told),
+                *(self.shown, dropped, dropped - self._told),
             )
             self._told, self._told_at = dropped, time.monotonic()
 
 
-class _Writing:
-    """The thread's side: rows of each definition until they make a file, and files that could not be written."""
-
-    def __init__(self, log: FeatureLog) -> None:
-        self._log = log
-        self._process, self._number = os.urandom(6).hex(), 0
-        self._rows: dict[Plan, LoggedRows] = {}
-        self._open: dict[str, _Open] = {}
-        self._lists: set[str] = set()
-        self._unwritten: deque[tuple[str, pa.Table]] = deque()
-        self._pause, self._try_at = _RETRY_S, float("-inf")
-
-    def take(self, plan: Plan, noted: Sequence[Noted]) -> None:
-        """Makes rows of answers."""
-        try:
-            rows = self._rows_of(plan)
-            if rows is None:
-                self._log.count(dropped=sum(len(each.answer.table) for each in noted))
-                return
-            made = rows.rows(noted, self._log.keep)
-        except Exception as error:  # whatever an answer holds, the log goes on
-            if len(noted) > 1:
-                for each in noted:
-                    self.take(plan, [each])
-                return
-            self._log.count(dropped=len(noted[0].answer.table))
-            _log.error("The feature log cannot keep an answer of %s.", plan.shown, exc_info=error)
-            return
-        if made is None:
-            return
-        into = self._open.get(rows.folder)
-        if into is None:
-            into = self._open[rows.folder] = _Open(time.monotonic())
-        into.add(made)
-        if into.rows >= self._log.rotate_rows:
-            self._close(rows.folder)
-
-    def turn(self, everything: bool) -> None:
-        """Writes files that are old enough."""
-        now = time.monotonic()
-        for folder, each in list(self._open.items()):
-            if everything or now - each.since >= self._log.rotate_s:
-                self._close(folder)
-        if self._unwritten and (everything or now >= self._try_at):
-            self._write()
-        if everything and self._log._stopping:
-            while self._unwritten:
-                self._give_up()
-
-    def _rows_of(self, plan: Plan) -> LoggedRows | None:
-        found = self._rows.get(plan)
-        if found is None:
-            if len(self._rows) >= _MOST_PLANS:
-                self._rows.clear()
-            found = self._rows[plan] = LoggedRows(plan)
-        if found.service is None and found.folder not in self._lists:
-            if len(self._lists) >= _MOST_LISTS:
-                return None
-            self._lists.add(found.folder)
-        return found
-
-    def _close(self, folder: str) -> None:
-        done = self._open.pop(folder)
-        try:
-            table = done.table()
-        except Exception:
-            self._log.count(dropped=done.rows)
-            raise
-        self._number += 1
-        self._unwritten.append((f"{folder}/{_name(table, self._process, self._number)}", table))
-        if time.monotonic() >= self._try_at:
-            self._write()
-        while sum(each.num_rows for _, each in self._unwritten) > _MOST_UNWRITTEN * self._log.rotate_rows:
-            self._give_up()
-
-    def _write(self) -> None:
-        from headrace.stores.parquet import parquet_bytes
-
-        place = self._log.place
-        while self._unwritten:
-            path, table = self._unwritten[0]
-            try:
-                place.prepare([path.rpartition("/")[0]])
-                place.put(path, parquet_bytes(table))
-            except OSError as error:
-                _log.warning(
-                    "The feature log at %s cannot be written: %s. %d rows wait, and are tried again in %g s; answers "
-                    "are given all the same.",
-                    *(self._log._shown, error, sum(each.num_rows for _, each in self._unwritten), self._pause),
-                )
-                self._try_at = time.monotonic() + self._pause
-                self._pause = min(2 * self._pause, _MOST_RETRY_S)
-                return
-            except Exception as error:  # no other try would help
-                _log.error("The feature log at %s cannot make a file of rows.", self._log._shown, exc_info=error)
-                self._give_up()
-                continue
-            self._unwritten.popleft()
-            self._pause, self._try_at = _RETRY_S, float("-inf")
-            self._log.count(kept=table.num_rows)
-
-    def _give_up(self) -> None:
-        _, table = self._unwritten.popleft()
-        self._log.count(dropped=table.num_rows)
-
-
-class _Open:
-    """Rows of one definition that are in no file yet; `since` is of `time.monotonic`."""
-
-    def __init__(self, since: float) -> None:
-        self.since, self.rows = since, 0
-        self._small: list[pa.RecordBatch] = []
-        self._large: list[pa.Table] = []
-
-    def add(self, rows: pa.RecordBatch) -> None:
-        self._small.append(rows)
-        self.rows += rows.num_rows
-        if len(self._small) >= _TOGETHER:
-            self._join()
-
-    def table(self) -> pa.Table:
-        import pyarrow as pa
-
-        self._join()
-        return pa.concat_tables(self._large)
-
-    def _join(self) -> None:
-        """Columns of few rows take several times the memory of their values."""
-        import pyarrow as pa
-
-        if self._small:
-            self._large.append(pa.Table.from_batches(self._small).combine_chunks())
-            self._small = []
-
-
-def sampled(entity: Mapping[str, Any], share: float) -> bool:
-    """Whether an entity is among a share of all: BLAKE2b with a digest of 8 bytes, read as a big-endian integer, over
-    2^64, is below the share. What is hashed is UTF-8 text: `name=value` of each key column, in the order of their
-    names, joined by U+001F; integers in decimal digits, bytes in lowercase hexadecimal ones.
-
-    >>> [sampled({"driver_id": str(number)}, 0.25) for number in range(6)]
-    [False, False, True, False, False, True]
-    """
-    parts = []
-    for name in sorted(entity):
-        value = entity[name]
-        parts.append(f"{name}={value.hex() if isinstance(value, bytes) else value}")
-    digest = hashlib.blake2b("\x1f".join(parts).encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) < share * 2**64
-
-
 def _size(answer: Answer) -> int:
     return (len(answer.table) or 1) * (len(answer.plan.columns) or 1)
-
-
-def _name(table: pa.Table, process: str, number: int) -> str:
-    """Name of a file: the first and the last instant in it, the process, its number there."""
-    import pyarrow.compute as pc
-
-    ends = pc.min_max(table.column("served_at").cast("int64")).as_py()
-    return f"{_stamp(ends['min'])}-{_stamp(ends['max'])}-{process}-{number:06d}.parquet"
-
-
-def _stamp(us: int) -> str:
-    moment: datetime = as_datetime(us)
-    return moment.strftime("%Y%m%dT%H%M%S.%fZ")

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from headrace.features import FeatureService, Request, derived
 from headrace.features.errors import DataError
 from headrace.serving import Answer, Client, FeatureLog, FeatureTable, read_feature_log
-from headrace.serving.recording import sampled
+from headrace.serving.sampling import sampled
 from headrace.stores.errors import MissingStoreError, SchemaMismatchError, StoreError
 from headrace.stores.memory import MemoryStore
 from headrace.stores.online import StoredRow
@@ -426,7 +426,7 @@ def test_an_answer_that_cannot_be_kept_takes_no_other_with_it(tmp_path: Path, ca
 
 
 def test_lists_of_features_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.serving.recording._MOST_LISTS", 2)
+    monkeypatch.setattr("headrace.serving.log_writing._MOST_LISTS", 2)
     log, client = served(tmp_path, 1)
     for asked in ([Visits["total"]], [Visits["visits"]], [Visits["visits", "total"]], [Visits["total"]]):
         client.features(asked, {"user": ["a"]})
