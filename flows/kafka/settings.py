@@ -36,6 +36,9 @@ CONSUMER_DEFAULTS: dict[str, Any] = {
     # A dead worker's partitions move after 6 s (the least that brokers allow by default), not after 45.
     "session.timeout.ms": 6_000,
     "heartbeat.interval.ms": 2_000,
+    # Leaving a group sends two requests one after the other: to a coordinator that stopped answering a worker would go
+    # on talking for two minutes after it was asked to stop. Joining and fetching have limits of their own.
+    "socket.timeout.ms": 15_000,
     # A partition whose queue is full is asked again after 2 ms. With the default of 1 s a fast consumer starves: 0.18
     # against 1.2 million messages a second (docs/decisions/0010-kafka-decoding.md).
     "fetch.queue.backoff.ms": 2,
@@ -55,6 +58,9 @@ CONSUMER_DEFAULTS: dict[str, Any] = {
 PRODUCER_DEFAULTS: dict[str, Any] = {
     # Retries neither repeat nor reorder.
     "enable.idempotence": True,
+    # A connection, or a leader, that is gone is noticed within seconds: what is sent on holds the flow up.
+    "socket.timeout.ms": 15_000,
+    "topic.metadata.refresh.interval.ms": 30_000,
     # Batches are whole already: only those of one step wait for each other.
     "linger.ms": 1,
     "batch.size": 1_048_576,

@@ -18,6 +18,9 @@ SURE = {
     "linger.ms": 5,
     "reconnect.backoff.max.ms": 500,
     "retry.backoff.ms": 50,
+    # A connection or a leader that is gone is noticed within seconds: messages time out after two minutes.
+    "socket.timeout.ms": 10_000,
+    "topic.metadata.refresh.interval.ms": 2_000,
     "log_level": 0,
 }
 
