@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from tests.servers.fixtures import RedisAddress
 from tests.servers.kafka import Kafka, KafkaServer
-from tests.servers.process import free_port, listening
+from tests.servers.process import free_port, free_ports
 from tests.servers.redis import RedisServer
 
 from headrace.cli.loading import load
@@ -170,7 +170,7 @@ def test_rides_become_features_that_get_and_history_show(project: Project) -> No
 
 def test_sigterm_to_a_supervisor_of_two_drains_checkpoints_and_leaves(project: Project) -> None:
     project.send(400)
-    port = next(port for port in iter(free_port, 0) if not listening(port + 1))  # the second worker's
+    port = free_ports(2)
     process = project.start("run", "rides.py", "--workers", "2", "--metrics-port", str(port), "--json")
     lines = Lines(process)
     for worker in ("-0", "-1"):
