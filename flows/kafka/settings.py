@@ -36,8 +36,8 @@ CONSUMER_DEFAULTS: dict[str, Any] = {
     # A dead worker's partitions move after 6 s (the least that brokers allow by default), not after 45.
     "session.timeout.ms": 6_000,
     "heartbeat.interval.ms": 2_000,
-    # Leaving a group sends two requests one after the other: to a coordinator that stopped answering a worker would go
-    # on talking for two minutes after it was asked to stop. Joining and fetching have limits of their own.
+    # Leaving a group takes two requests one after the other. To a coordinator that had stopped answering a worker was
+    # seen to talk for two minutes after it was asked to stop, one for each.
     "socket.timeout.ms": 15_000,
     # A partition whose queue is full is asked again after 2 ms. With the default of 1 s a fast consumer starves: 0.18
     # against 1.2 million messages a second (docs/decisions/0010-kafka-decoding.md).
