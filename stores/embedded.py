@@ -26,7 +26,7 @@ import msgspec
 from headrace.stores.environment import FIRST_MAP_BYTES, Environment, open_environment, release
 from headrace.stores.errors import StoreError
 from headrace.stores.keys import decode_key, encode_key
-from headrace.stores.layout import RowLayout, check_same, row_layout, same
+from headrace.stores.layout import RowLayout, check_readable, check_same, row_layout, same
 from headrace.stores.lookups import Ask, FoundRow, Looked
 from headrace.stores.online import (
     REMEDY,
@@ -39,6 +39,7 @@ from headrace.stores.online import (
     View,
     Writer,
     Written,
+    filling_prefix,
     held,
     judge,
     later_clock,
@@ -99,7 +100,7 @@ class EmbeddedStore:
         return self._writable().run(lambda txn: self._put(txn, layout, rows), write=True)
 
     def _put(self, txn: Any, layout: RowLayout, rows: pa.Table) -> int:
-        kept = self._stored(txn, layout) or self._number(txn, layout)
+        kept = self._exactly(txn, layout) or self._number(txn, layout)
         number, written = _number.pack(kept.number), 0
         # Neighbours in the tree share pages: sorted, a batch touches each page once. Rows of one key stay in order.
         encoded = sorted(row_codec(layout, kept.layout).encode(rows), key=itemgetter(0))
@@ -120,16 +121,12 @@ class EmbeddedStore:
         self._mine[writer] = now = self._writable().run(take, write=True)
         return now.reached
 
-    def forget_writers(self, prefix: str) -> int:
-        def forget(txn: Any) -> int:
-            found, count = _WRITER + prefix.encode(), 0
-            with txn.cursor() as cursor:
-                more = cursor.set_range(found)
-                while more and bytes(cursor.key()).startswith(found):
-                    more, count = cursor.delete(), count + 1
-            return count
+    def reached(self, writer: str) -> Reached | None:
+        kept = self._environment().run(lambda txn: _writer(txn, writer))
+        return None if kept is None else kept.reached
 
-        return self._writable().run(forget, write=True)
+    def forget_writers(self, prefix: str) -> int:
+        return self._writable().run(lambda txn: _forget_writers(txn, prefix), write=True)
 
     def migrate_view(self, view: View) -> list[str]:
         layout = row_layout(view)
@@ -235,7 +232,7 @@ class EmbeddedStore:
         wanted = [row_codec(layout).key(key) for key in keys]
 
         def remove(txn: Any) -> int:
-            kept = self._stored(txn, layout)
+            kept = self._exactly(txn, layout)
             if kept is None:
                 return 0
             number = _number.pack(kept.number)
@@ -245,6 +242,7 @@ class EmbeddedStore:
 
     def drop(self, name: str) -> None:
         def remove(txn: Any) -> None:
+            _forget_writers(txn, filling_prefix(name))
             data = txn.get(_LAYOUT + name.encode())
             if data is None:
                 return
@@ -303,7 +301,7 @@ class EmbeddedStore:
         return self._environment()
 
     def _stored(self, txn: Any, layout: RowLayout) -> _Kept | None:
-        """How the store keeps the view, None when it was never written; refuses rows of another definition."""
+        """How the store keeps the view, None when it was never written; refuses what a reader of it cannot read."""
         data = txn.get(_LAYOUT + layout.view.encode())
         if data is None:
             return None
@@ -311,8 +309,15 @@ class EmbeddedStore:
         if known is not None and known[1] is layout and known[0] == data:
             return known[2]
         kept = _kept(bytes(data))
-        check_same(kept.layout, layout, f"The online store at {self.path}", REMEDY.format(view=layout.view))
+        check_readable(kept.layout, layout, f"The online store at {self.path}", REMEDY.format(view=layout.view))
         self._known[layout.view] = (bytes(data), layout, kept)
+        return kept
+
+    def _exactly(self, txn: Any, layout: RowLayout) -> _Kept | None:
+        """The same for a writer; refuses rows of any other definition."""
+        kept = self._stored(txn, layout)
+        if kept is not None:
+            check_same(kept.layout, layout, f"The online store at {self.path}", REMEDY.format(view=layout.view))
         return kept
 
     def _number(self, txn: Any, layout: RowLayout) -> _Kept:
@@ -346,6 +351,15 @@ def _writer(txn: Any, name: str) -> Writer | None:
         return None
     epoch, *reached = msgspec.msgpack.decode(data)
     return Writer(epoch, Reached(*reached) if reached else None)
+
+
+def _forget_writers(txn: Any, prefix: str) -> int:
+    found, count = _WRITER + prefix.encode(), 0
+    with txn.cursor() as cursor:
+        more = cursor.set_range(found)
+        while more and bytes(cursor.key()).startswith(found):
+            more, count = cursor.delete(), count + 1
+    return count
 
 
 def _set_writer(txn: Any, name: str, writer: Writer) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from headrace.features.dtypes import BOOL, FLOAT, INT
 from headrace.stores.feast_rows import FeastRows, exact_values, field_of
@@ -16,6 +18,11 @@ from headrace.stores.feast_values import decode_value, read_timestamp
 from headrace.stores.layout import NEWEST_EVENT
 from headrace.stores.lookups import FoundRow, picking
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_MANY = 24
+"""From so many rows on, what all of them have is decoded together."""
 _LOW = 0x7F7F7F7F7F7F7F7F
 _SHORT = 4
 """Tag and varint of at most so many bytes are remembered: 2^21 numbers at most, in practice the few that occur."""
@@ -59,6 +66,57 @@ def _instant(data: bytes) -> int:
         if data[6] == 0x10:
             return seconds + _positive(data[7:]) // 1000
     return read_timestamp(data)
+
+
+def _instants(found: Sequence[bytes]) -> list[int] | None:
+    """`_instant` of many at once; None when one is not of the usual form."""
+    import numpy as np
+
+    longest, shortest = max(map(len, found)), min(map(len, found))
+    if shortest < 6 or longest > 15:
+        return None
+    halves = np.frombuffer(b"".join([each.ljust(16, b"\0") for each in found]), "<u8").reshape(-1, 2)
+    first, second = halves[:, 0], halves[:, 1]
+    if np.any((first & _FORM) != _FORMED):  # a tag, and five bytes of seconds, of which the last one is marked so
+        return None
+    tags = (first >> 48) & 0xFF
+    if np.any(tags != 0x10) and [len(each) > 6 for each in found] != (tags == 0x10).tolist():
+        return None
+    seconds = _positives((first >> 8) & 0xFFFFFFFFFF)
+    nanos = _positives((first >> 56) | (second << 8))
+    out: list[int] = (seconds * 1_000_000 + nanos // 1000).tolist()
+    return out
+
+
+_FORM, _FORMED = 0x8080_0000_00FF, 0x0080_0000_0008
+
+
+def _integers(found: Sequence[bytes | None]) -> list[Any]:
+    """`_INTEGERS` of many at once, where they are of the usual form: most instants occur once only."""
+    import numpy as np
+
+    try:
+        joined = b"".join([each.ljust(9, b"\0") for each in found])  # type: ignore[union-attr]
+    except AttributeError:  # one is None
+        joined = b""
+    if len(joined) != 9 * len(found) or joined[::9] != b"\x20" * len(found):
+        return [_INTEGERS[each] for each in found]
+    octets = np.frombuffer(joined, np.uint8).reshape(-1, 9)[:, 1:]
+    out: list[int] = _positives(np.ascontiguousarray(octets).view("<u8")[:, 0]).tolist()
+    return out
+
+
+def _positives(bits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`_positive` of (n,) varints of eight bytes each, zeros behind them."""
+    bits = bits & _LOW
+    bits = (bits & 0x007F007F007F007F) | ((bits & 0x7F007F007F007F00) >> 1)
+    bits = (bits & 0x00003FFF00003FFF) | ((bits & 0x3FFF00003FFF0000) >> 2)
+    return (bits & 0x0FFFFFFF) | ((bits & 0x0FFFFFFF00000000) >> 4)
+
+
+@lru_cache(maxsize=64)
+def _doubles(n: int) -> struct.Struct:
+    return struct.Struct("<" + "xd" * n)
 
 
 class FeastReader:
@@ -109,6 +167,52 @@ class FeastReader:
                 values = exact_values(values, said, as_of, self._inexact)
         newest = _INTEGERS[noted] if noted else None
         return values if self._pick is None else self._pick(values), as_of, as_of if newest is None else newest
+
+    def read_all(self, found: Sequence[Sequence[bytes | None]]) -> list[FoundRow | None]:
+        """`read` of each; many of numbers and booleans together, which takes half the time."""
+        if len(found) < _MANY or self._ends[2] < self._ends[3]:
+            return [self.read(each) for each in found]
+        there = [each for each in found if each[0] is not None]
+        rows = self._together(there) if len(there) >= _MANY else None
+        if rows is None:
+            return [self.read(each) for each in found]
+        if len(there) == len(found):
+            return rows
+        each_there = iter(rows)
+        return [None if each[0] is None else next(each_there) for each in found]
+
+    def _together(self, found: Sequence[Sequence[bytes | None]]) -> list[FoundRow | None] | None:
+        """Rows that are all there and without values of other types; None when an instant is of an unusual form."""
+        first, second, third, _ = self._ends
+        as_of = _instants([each[0] for each in found])  # type: ignore[misc]
+        if as_of is None:
+            return None
+        newest = [
+            at if noted is None else noted
+            for at, noted in zip(as_of, _integers([each[1] for each in found]), strict=True)
+        ]
+        values: list[tuple[Any, ...]] = [()] * len(found)
+        if first > 2:
+            values = self._all_floats(found, first)
+        for begin, end, known in ((first, second, _INTEGERS), (second, third, _BOOLEANS)):
+            if end > begin:
+                flat = map(known.__getitem__, chain.from_iterable([each[begin:end] for each in found]))
+                columns = zip(*[flat] * (end - begin), strict=True)
+                values = [mine + more for mine, more in zip(values, columns, strict=True)]
+        if self._pick is not None:
+            values = list(map(self._pick, values))
+        return list(zip(values, as_of, newest, strict=True))
+
+    def _all_floats(self, found: Sequence[Sequence[bytes | None]], end: int) -> list[tuple[Any, ...]]:
+        try:
+            joined = b"".join(chain.from_iterable([each[2:end] for each in found]))  # type: ignore[misc]
+        except TypeError:  # one was never written
+            joined = b""
+        count = (end - 2) * len(found)
+        if len(joined) != 9 * count or joined[::9] != self._tags * len(found):
+            return [self._floats(each[2:end]) for each in found]
+        flat = iter(_doubles(count).unpack(joined))
+        return list(zip(*[flat] * (end - 2), strict=True))
 
     def _floats(self, found: Sequence[bytes | None]) -> tuple[Any, ...]:
         try:

@@ -78,10 +78,10 @@ class FeastRows:
     """Encoder and decoder of one view's rows in a project; holds no state between calls."""
 
     def __init__(self, layout: RowLayout, project: str) -> None:
-        self.layout = layout
+        self.layout, self.project = layout, project
         self.keys = FeastKeys(layout.keys, project)
         self.time_field = b"_ts:" + layout.view.encode()
-        self.inexact = [(name, dtype) for name, dtype in layout.features if _may_lose(dtype)]
+        self.inexact = [(name, dtype) for name, dtype in layout.features if may_lose(dtype)]
         names = [NEWEST_EVENT, *layout.feature_names]
         hashed = [field_of(layout.view, name) for name in names]
         self.exact_field = b"_exact:" + layout.view.encode()
@@ -111,24 +111,27 @@ class FeastRows:
         Raises:
             SchemaMismatchError: the rows are not of the layout.
         """
-        if not self._fits(rows):
-            rows = conform(self.layout, rows)
+        rows = self.fitted(rows)
         keys = self.keys.encode_columns([rows.column(name) for name, _ in self.layout.keys])
         as_of, newest = instants(rows.column(EVENT_TIMESTAMP)), instants(rows.column(NEWEST_EVENT))
         values = [timestamps(as_of), encode_integers(newest, 0x20)]
         exact: list[dict[str, Any] | None] = [None] * rows.num_rows
         for name, dtype in self.layout.features:
             column = rows.column(name)
-            if _may_lose(dtype):
+            if may_lose(dtype):
                 plain = plain_column(column, dtype)
                 values.append([encode_value(value, dtype) for value in plain])
-                _note_losses(exact, name, dtype, plain)
+                note_losses(exact, name, dtype, plain)
             else:
                 values.append(encode_values(column, dtype))
         if self.inexact:
             times = as_of.tolist()
-            values.append([b"" if said is None else _pack([at, said]) for at, said in zip(times, exact, strict=True)])
+            values.append(noted_losses(times, exact))
         return EncodedRows(keys, values, newest)
+
+    def fitted(self, rows: pa.Table) -> pa.Table:
+        """Rows in the layout's columns. Raises SchemaMismatchError when they are not of the layout."""
+        return rows if self._fits(rows) else conform(self.layout, rows)
 
     def _fits(self, rows: pa.Table) -> bool:
         """Whether the rows are of the layout as they are, which small batches tell sooner than `conform`."""
@@ -200,11 +203,12 @@ def field_of(view: str, feature: str) -> bytes:
     return murmur3_32(f"{view}:{feature}".encode()).to_bytes(4, "little")
 
 
-def _may_lose(dtype: str) -> bool:
+def may_lose(dtype: str) -> bool:
+    """Whether Feast's form of a type does not say every value."""
     return TIMESTAMP in dtype or "list<" in dtype
 
 
-def _note_losses(exact: list[dict[str, Any] | None], name: str, dtype: str, plain: list[Any]) -> None:
+def note_losses(exact: list[dict[str, Any] | None], name: str, dtype: str, plain: list[Any]) -> None:
     """Put into `exact` the values of a column that Feast's form does not say."""
     for at, value in enumerate(plain):
         if value is not None and _loses(value, dtype):
@@ -212,6 +216,11 @@ def _note_losses(exact: list[dict[str, Any] | None], name: str, dtype: str, plai
             if said is None:
                 said = exact[at] = {}
             said[name] = value
+
+
+def noted_losses(times: Sequence[int], exact: Sequence[dict[str, Any] | None]) -> list[bytes]:
+    """The field `_exact:` of n rows."""
+    return [b"" if said is None else _pack([at, said]) for at, said in zip(times, exact, strict=True)]
 
 
 def _loses(value: Any, dtype: str) -> bool:

@@ -7,13 +7,19 @@ three different keys, `("ab", "c")` is not `("a", "bc")`, and equal keys always 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
-from typing import Any
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headrace.features.dtypes import BYTES, INT, STRING
 from headrace.features.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
 
 KeyColumns = tuple[tuple[str, str], ...]
 """Name and type of each key column, in the entity's order."""
@@ -29,6 +35,51 @@ def encode_key(values: tuple[Any, ...]) -> bytes:
     (False, False)
     """
     return _encode(values)
+
+
+MIX = 0x9E3779B1
+"""By what the number of a key's first columns is multiplied before that of the next is added."""
+
+
+KEY_NUMBERS = 2**32
+"""How many there are; entities are spread over them evenly."""
+
+
+def key_number(values: tuple[Any, ...]) -> int:
+    """32 bits of a key, the same on every machine and in every version: by it entities are sampled and spread.
+
+    CRC-32 of each value's canonical bytes, combined column by column.
+
+    >>> key_number(("driver-7", 3)) == key_number(("driver-7", 3)), key_number((7,)) == key_number(("7",))
+    (True, False)
+    """
+    number = 0
+    for value in values:
+        number = (number * MIX + zlib.crc32(encode_key((value,)))) & 0xFFFFFFFF
+    return number
+
+
+def key_numbers(columns: Sequence[pa.Array]) -> npt.NDArray[np.uint64]:
+    """(n,) `key_number` of each row, from its key columns in the entity's order; of a row with a null any number.
+
+    Instants are numbered as their integers.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    mixed = np.zeros(len(columns[0]), dtype=np.uint64)
+    for array in columns:
+        coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+        words = coded.dictionary
+        if pa.types.is_timestamp(words.type):
+            words = words.cast(pa.int64())
+        hashes = np.fromiter(
+            (zlib.crc32(encode_key((word,))) for word in words.to_pylist()), dtype=np.uint64, count=len(words)
+        )
+        if len(hashes):
+            codes = coded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+            mixed = (mixed * np.uint64(MIX) + hashes[codes]) & np.uint64(KEY_NUMBERS - 1)
+    return mixed
 
 
 def decode_key(data: bytes) -> tuple[Any, ...]:

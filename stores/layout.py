@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.features.dtypes import BOOL, BYTES, FLOAT, INT, STRING, TIMESTAMP, split_list, split_map
+from headrace.features.features import DerivedFeature
 from headrace.features.views import ViewDefinition, definition
 from headrace.stores.errors import SchemaMismatchError
 
@@ -107,18 +108,47 @@ def _layout(view: ViewDefinition) -> RowLayout:
         keys=keys,
         features=tuple((name, view.dtypes[name]) for name in view.stored_names),
         identity=_hash(says),
-        meaning=tuple(_hash(view.feature(name).key) for name in view.stored_names),
+        meaning=tuple(_hash(_meaning(view, name)) for name in view.stored_names),
         base=_hash(("base 1", view.name, keys, view.schema.time_field)),
     )
+
+
+def _meaning(view: ViewDefinition, name: str) -> tuple[Any, ...]:
+    """How a feature is computed; of a derived one also its hidden inputs, which have no column to tell it."""
+    feature = view.feature(name)
+    inputs = feature.inputs if isinstance(feature, DerivedFeature) else ()
+    hidden = tuple((each, _meaning(view, each)) for each in inputs if each not in view.stored_names)
+    return (*feature.key, hidden) if hidden else feature.key
 
 
 def _hash(says: object) -> str:
     return hashlib.blake2b(repr(says).encode(), digest_size=16).hexdigest()
 
 
+@dataclass(frozen=True)
+class LoggedView:
+    """A view as the log of its flow knows it, for a program that has no definition at hand, such as Feast's.
+
+    Attributes:
+        layout: of its rows. ttl_us: as `ViewDefinition.ttl_us`, which a log does not say.
+    """
+
+    layout: RowLayout
+    ttl_us: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.layout.view
+
+
 def row_layout(view: Any) -> RowLayout:
-    """The layout of the rows of a view, given as its class or its definition."""
-    return _layout(definition(view))
+    """The layout of the rows of a view, given as its class, its definition or a LoggedView."""
+    return view.layout if isinstance(view, LoggedView) else _layout(definition(view))
+
+
+def stored_view(view: Any) -> ViewDefinition | LoggedView:
+    """What a store needs of a view to write it: name, ttl and layout. Raises DefinitionError if it is none."""
+    return view if isinstance(view, LoggedView) else definition(view)
 
 
 def encode_layout(layout: RowLayout) -> bytes:
@@ -149,6 +179,19 @@ def check_same(stored: RowLayout, asked: RowLayout, place: str, remedy: str) -> 
         raise SchemaMismatchError(
             f"{place} holds rows of view '{asked.view}' that another definition made: {what}. {remedy}"
         )
+
+
+def check_readable(stored: RowLayout, asked: RowLayout, place: str, remedy: str) -> None:
+    """Refuse to read rows in which a feature asked for means something else, or is not there.
+
+    Rows of a definition that has more features are fine: who still has the former one reads what it knows.
+
+    Raises:
+        SchemaMismatchError: as `check_same`.
+    """
+    there = set(zip(stored.features, stored.meaning, strict=True))
+    if stored.unlike(asked) or not there.issuperset(zip(asked.features, asked.meaning, strict=True)):
+        check_same(stored, asked, place, remedy)
 
 
 def check_related(stored: RowLayout, asked: RowLayout) -> None:

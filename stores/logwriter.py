@@ -148,6 +148,7 @@ class LogWriter:
                 sequence=before.sequence + 1,
                 epoch=before.epoch,
                 token=self._token,
+                born=before.born,
                 at_us=now_us,
                 views=views,
                 archive=archive,
@@ -189,7 +190,12 @@ class LogWriter:
         while True:
             before = newest_commits(self.place, self.part).get(self.part, Commit(part=self.part))
             claim = msgspec.structs.replace(
-                before, number=before.number + 1, epoch=before.epoch + 1, token=self._token, at_us=_now_us()
+                before,
+                number=before.number + 1,
+                epoch=before.epoch + 1,
+                token=self._token,
+                born=before.born or self._token,
+                at_us=_now_us(),
             )
             if create_commit(self.place, claim):
                 return claim

@@ -122,6 +122,8 @@ class Commit(msgspec.Struct, frozen=True):
         sequence: 1 for the first commit, then counting.
         epoch: how often the part was claimed; a writer of an earlier epoch commits nothing.
         token: who made it, by chance.
+        born: mark, by chance, of the part's first claim: a part that was deleted and made anew has another one. "" in
+            parts that only earlier versions wrote.
         at_us: when, by the wall's clock.
         views: what the part holds of each view, by name; without what `archive` lists.
         archive: file with the lists of files that change no more, or "".
@@ -138,6 +140,7 @@ class Commit(msgspec.Struct, frozen=True):
     sequence: int = 0
     epoch: int = 0
     token: str = ""
+    born: str = ""
     at_us: int = 0
     views: dict[str, ViewLog] = {}
     archive: str = ""

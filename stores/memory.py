@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.stores.keys import decode_key, encode_key
-from headrace.stores.layout import RowLayout, check_same, row_layout, same
+from headrace.stores.layout import RowLayout, check_readable, check_same, row_layout, same
 from headrace.stores.lookups import Ask, Looked
 from headrace.stores.online import (
     REMEDY,
@@ -20,6 +20,7 @@ from headrace.stores.online import (
     View,
     Writer,
     Written,
+    filling_prefix,
     held,
     judge,
     later_clock,
@@ -53,7 +54,7 @@ class MemoryStore:
         layout = row_layout(view)
         written = 0
         with self._lock:
-            encoded = list(self._codec(layout).encode(rows))
+            encoded = list(self._codec(layout, writing=True).encode(rows))
             self._layouts.setdefault(layout.view, layout)
             there = self._rows.setdefault(layout.view, {})
             for key, at, value in encoded:
@@ -68,6 +69,11 @@ class MemoryStore:
             now = taken_over(self._writers.get(writer), writer, epoch, PLACE)
             self._writers[writer] = self._mine[writer] = now
         return now.reached
+
+    def reached(self, writer: str) -> Reached | None:
+        with self._lock:
+            kept = self._writers.get(writer)
+        return None if kept is None else kept.reached
 
     def forget_writers(self, prefix: str) -> int:
         with self._lock:
@@ -127,12 +133,13 @@ class MemoryStore:
 
     def delete(self, view: View, keys: Sequence[Key]) -> int:
         with self._lock:
-            codec = self._codec(row_layout(view))
+            codec = self._codec(row_layout(view), writing=True)
             wanted = [codec.key(key) for key in keys]
             there = self._rows.get(codec.layout.view, {})
             return sum(there.pop(key, None) is not None for key in wanted)
 
     def drop(self, name: str) -> None:
+        self.forget_writers(filling_prefix(name))
         with self._lock:
             self._layouts.pop(name, None)
             self._rows.pop(name, None)
@@ -151,10 +158,11 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing to release; the rows stay for as long as the object does."""
 
-    def _codec(self, layout: RowLayout) -> RowCodec:
+    def _codec(self, layout: RowLayout, *, writing: bool = False) -> RowCodec:
         stored = self._layouts.get(layout.view)
         if stored is not None:
-            check_same(stored, layout, PLACE, REMEDY.format(view=layout.view))
+            check = check_same if writing else check_readable
+            check(stored, layout, PLACE, REMEDY.format(view=layout.view))
         return row_codec(layout, stored)
 
 

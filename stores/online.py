@@ -102,6 +102,15 @@ class Reached:
     clock_us: int
 
 
+def filling_prefix(view: str) -> str:
+    """How the names of the writers begin that say how far a view was filled from a log.
+
+    >>> filling_prefix("driver_activity")
+    'materialize/driver_activity/'
+    """
+    return f"materialize/{view}/"
+
+
 class OnlineStore(Protocol):
     """The newest row per entity of several views."""
 
@@ -142,7 +151,8 @@ class OnlineStore(Protocol):
         ...
 
     def drop(self, name: str) -> None:
-        """Forget a view, given by name, so that another definition of it can be written."""
+        """Forget a view, given by name, so that another definition of it can be written. What a `PositionedStore` knows
+        of writers named `filling_prefix(name)...` goes with it."""
         ...
 
     def views(self) -> list[str]:
@@ -177,6 +187,10 @@ class PositionedStore(OnlineStore, Protocol):
         Raises:
             FencedError: a later epoch has taken the writer over.
         """
+        ...
+
+    def reached(self, writer: str) -> Reached | None:
+        """How far a writer's rows have come, without taking it over; None: it never wrote, or the store lost it."""
         ...
 
     def forget_writers(self, prefix: str) -> int:

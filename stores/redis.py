@@ -22,8 +22,9 @@ from headrace.features.views import definition
 from headrace.stores import redis_scripts as scripts
 from headrace.stores.errors import StoreError
 from headrace.stores.feast_rows import EncodedRows, FeastRows
+from headrace.stores.filling import Filling, Writing
 from headrace.stores.keys import encode_key
-from headrace.stores.layout import row_layout
+from headrace.stores.layout import row_layout, stored_view
 from headrace.stores.lookups import Ask, Looked
 from headrace.stores.online import (
     Clock,
@@ -35,12 +36,13 @@ from headrace.stores.online import (
     View,
     Written,
     fenced,
+    filling_prefix,
     not_held,
 )
 from headrace.stores.redis_lookups import RedisLookups
 from headrace.stores.redis_project import TRIES, KnownView, ProjectViews, Rows, found_keys
 from headrace.stores.redis_talk import SCAN_KEYS, Command, Talk, call
-from headrace.stores.redis_urls import redis_address
+from headrace.stores.redis_urls import RedisAddress, redis_address
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +70,7 @@ class RedisStore:
 
     Args:
         url: redis://, rediss:// (TLS), unix://, redis+sentinel:// or redis+cluster://, with user and password where the
-            server wants them (redis_urls.py has the forms). They are never shown.
+            server wants them (redis_urls.py has the forms), or such a URL taken apart. They are never shown.
         project: whose features; Feast's project of that name reads them. Letters, digits, `_`, `-` and `.`.
         layout: "feast": one hash per entity as Feast 0.67 writes it. "packed": one string per view and entity.
         expire: whether rows go once the ttl of every view of the entity has passed since the newest event. Turn it off
@@ -82,7 +84,7 @@ class RedisStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | RedisAddress,
         *,
         project: str = "headrace",
         layout: Literal["feast", "packed"] = "feast",
@@ -94,7 +96,7 @@ class RedisStore:
             raise StoreError(f"RedisStore: project is {project!r}, expected letters, digits, '_', '-' and '.'.")
         if layout not in ("feast", "packed"):
             raise StoreError(f"RedisStore: layout is {layout!r}, expected 'feast' or 'packed'.")
-        self.address = redis_address(url)
+        self.address = redis_address(url) if isinstance(url, str) else url
         self.project, self.layout, self.expire = project, layout, expire
         self._talk = Talk(self.address, timeout_s, connections)
         self._place = f"The Redis store at {self.address.shown} (project '{project}')"
@@ -108,7 +110,7 @@ class RedisStore:
     # Rows
 
     def write(self, view: View, rows: pa.Table) -> int:
-        found = definition(view)
+        found = stored_view(view)
 
         def attempt() -> int | None:
             known = self._views.registered(found)
@@ -117,6 +119,14 @@ class RedisStore:
             return None if scripts.CHANGED in answers else sum(answers)
 
         return self._until_unchanged(attempt)
+
+    def filling(self, view: View) -> Filling:
+        """Many rows of a view, portion by portion and several portions at a time: a reader may see a batch half."""
+        from headrace.stores.redis_filling import RedisFilling
+
+        if self.layout == "feast":
+            return RedisFilling(self._talk, self._views, stored_view(view), self.expire)
+        return Writing(self, view)
 
     def read(self, view: View, keys: Sequence[Key]) -> list[StoredRow | None]:
         layout = row_layout(view)
@@ -172,10 +182,11 @@ class RedisStore:
     def delete(self, view: View, keys: Sequence[Key]) -> int:
         layout = row_layout(view)
         self._views.fresh()
-        rows = self._views.checked(layout).rows
+        rows = self._views.exactly(layout).rows
         return self._delete(rows, [rows.key(key) for key in keys])
 
     def drop(self, name: str) -> None:
+        self.forget_writers(filling_prefix(name))
         kept = self._views.fresh().views.get(name)
         if kept is None:
             return
@@ -212,6 +223,10 @@ class RedisStore:
             clock_us = None if reached is None else reached.clock_us
             self._mine[writer] = _Mine(epoch, int(sequence), int(sequence), clock_us)
             return reached
+
+    def reached(self, writer: str) -> Reached | None:
+        ((position, clock),) = self._talk.ask_again([("HMGET", self._writer_key(writer), "position", "clock")])
+        return Reached(int(position), int(clock)) if position else None
 
     def forget_writers(self, prefix: str) -> int:
         beginning = self._writer_key(prefix)

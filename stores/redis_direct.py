@@ -12,7 +12,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from select import POLLIN, poll
 from socket import SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, socket
 from typing import Any
 
@@ -74,8 +75,39 @@ class DirectConnection:
         if len(answers) > count:
             raise self._failure(OSError("it sent an answer that nobody asked for"))
         if self._refused:
-            raise next(each for each in answers if isinstance(each, Exception))
+            raise next(_refusals(answers))
         return answers
+
+    def send(self, data: bytes) -> None:
+        """Send commands whose answers `receive` gets; raises as `exchange`."""
+        try:
+            self._send(data)
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def receive(self, count: int) -> list[Any]:
+        """The answers to commands that were sent, in their order; raises as `exchange`."""
+        answers: list[Any] = []
+        try:
+            while len(answers) < count:
+                while (each := self._replies.gets()) is not self._more:
+                    answers.append(each)
+                if len(answers) < count:
+                    data = self._receive(READ_BYTES)
+                    if not data:
+                        raise ConnectionResetError("Connection closed by server")
+                    self._replies.feed(data)
+        except (OSError, self._nonsense) as error:
+            raise self._failure(error) from None
+        if self._refused:
+            raise next(_refusals(answers))
+        return answers
+
+    def quiet(self) -> bool:
+        """Whether nothing has arrived that nobody asked for; the connection's end would have."""
+        waiting = poll()
+        waiting.register(self._connection._sock, POLLIN)
+        return not waiting.poll(0)
 
     def close(self) -> None:
         self._connection.disconnect()
@@ -131,10 +163,33 @@ class DirectConnections:
                 self._freed.notify()
         return answers
 
+    def link(self) -> DirectConnection:
+        """A connection beside the others, of whoever gives it back or closes it. Raises as redis-py's `connect`."""
+        while self._spare:
+            found = self._spare.pop()
+            if found.quiet():
+                return found
+            found.close()
+        return self._new()
+
+    def give_back(self, link: DirectConnection) -> None:
+        """A connection that waits for no answers may be another's."""
+        self._spare.append(link)
+
+    def _new(self) -> DirectConnection:
+        # Notices of the newer protocol would come between the answers.
+        connection = self._pool.connection_class(**self._pool.connection_kwargs | {"protocol": 2})
+        try:
+            return DirectConnection(connection, self._timeout_s)
+        except BaseException:
+            connection.disconnect()
+            raise
+
     def close(self) -> None:
         """Close those that are not in use."""
-        while self._free:
-            self._free.pop().close()
+        for some in (self._free, self._spare):
+            while some:
+                some.pop().close()
 
     def _another(self, new: bool = False) -> DirectConnection:
         """A connection that was given back, or a new one.
@@ -162,12 +217,9 @@ class DirectConnections:
                         raise exceptions.ConnectionError(f"no connection was free within {self._timeout_s} s")
             finally:
                 self._wanting -= 1
-        # Notices of the newer protocol would come between the answers.
-        connection = self._pool.connection_class(**self._pool.connection_kwargs | {"protocol": 2})
         try:
-            return DirectConnection(connection, self._timeout_s)
+            return self._new()
         except BaseException:
-            connection.disconnect()
             self._one_less()
             raise
 
@@ -182,8 +234,18 @@ class DirectConnections:
 
     def _forget(self) -> None:
         self._free: deque[DirectConnection] = deque()
+        self._spare: deque[DirectConnection] = deque()
         self._freed = threading.Condition()
         self._opened = self._wanting = 0
+
+
+def _refusals(answers: Iterable[Any]) -> Iterator[Exception]:
+    """The errors among answers, also within those of a transaction."""
+    for each in answers:
+        if isinstance(each, Exception):
+            yield each
+        elif isinstance(each, list):
+            yield from _refusals(each)
 
 
 _ALL: weakref.WeakSet[DirectConnections] = weakref.WeakSet()

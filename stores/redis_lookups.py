@@ -24,7 +24,8 @@ from headrace.stores.redis_talk import Command
 _MOST_CHOICES = 1000
 """Choices of features whose readers are kept."""
 
-Read = Callable[[Any], FoundRow | None]
+Read = Callable[[Sequence[Any]], list[FoundRow | None]]
+"""From what Redis answers about entities to their rows."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +71,7 @@ class RedisLookups:
             mark: Any = place
             read: Read
             if isinstance(reader, FeastReader):
-                fields, read, mark = reader.fields, reader.read, (id(ask.keys), ask.layout.keys)
+                fields, read, mark = reader.fields, reader.read_all, (id(ask.keys), ask.layout.keys)
             else:
                 read = reader
             before = found.get(mark)
@@ -95,7 +96,7 @@ class RedisLookups:
             reader = FeastReader(rows, features)
         else:
             some = rows.reader(features)
-            reader = lambda value: None if value is None else some(value)  # noqa: E731
+            reader = lambda values: [None if each is None else some(each) for each in values]  # noqa: E731
         if len(self._readers) >= _MOST_CHOICES:
             self._readers.clear()
         self._readers[layout.view, features] = rows, reader
@@ -156,9 +157,9 @@ class LookupRequest:
                 mine, start = found[start : start + n], start + n
             for place, first, end, read in group.readers:
                 if len(group.readers) == 1:
-                    rows[place] = [read(each) for each in mine]
+                    rows[place] = read(mine)
                 else:
-                    rows[place] = [read(each[first:end]) for each in mine]
+                    rows[place] = read([each[first:end] for each in mine])
         return Looked(None if us is None else Clock(int(us), kind.decode()), rows)
 
 

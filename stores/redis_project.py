@@ -12,7 +12,7 @@ from headrace.features.views import ViewDefinition
 from headrace.stores import redis_scripts as scripts
 from headrace.stores.errors import StoreError, UnreachableError
 from headrace.stores.feast_rows import FeastRows, field_of
-from headrace.stores.layout import RowLayout, row_layout, same
+from headrace.stores.layout import LoggedView, RowLayout, row_layout, same
 from headrace.stores.packed_rows import PackedRows
 from headrace.stores.redis_talk import SCAN_KEYS, Command, Talk, call
 from headrace.stores.redis_views import Kept, KeptViews, encode_kept, kept_views, migrated, new_generation, outdated
@@ -72,10 +72,10 @@ class ProjectViews:
         return self._kept is not None
 
     def checked(self, layout: RowLayout) -> KnownView:
-        """A view as it was when the views were last looked at; a stale answer is found by its generation.
+        """A view to be read, as it was when the views were last looked at; a stale answer is found by its generation.
 
         Raises:
-            SchemaMismatchError: its rows were made by another definition or are laid out in another way.
+            SchemaMismatchError: as `KeptViews.check`.
         """
         kept = self._kept or self.fresh()
         known = self._known.get(layout.view)
@@ -86,7 +86,17 @@ class ProjectViews:
         known = self._known[layout.view] = KnownView(layout, kept, self.rows(layout, found), expiry)
         return known
 
-    def registered(self, view: ViewDefinition) -> KnownView:
+    def exactly(self, layout: RowLayout) -> KnownView:
+        """A view whose rows are about to change; otherwise as `checked`.
+
+        Raises:
+            SchemaMismatchError: its rows were made by another definition or are laid out in another way.
+        """
+        known = self.checked(layout)
+        known.kept.check_written(layout, self._form, self._place)
+        return known
+
+    def registered(self, view: ViewDefinition | LoggedView) -> KnownView:
         """A view that is about to be written: among the project's views, under its ttl. Raises as `checked`.
 
         Raises:
@@ -94,7 +104,7 @@ class ProjectViews:
         """
         layout = row_layout(view)
         for _ in range(TRIES):
-            known = self.checked(layout)
+            known = self.exactly(layout)
             kept = known.kept.views.get(view.name)
             if kept is not None and kept.changing:
                 self._kept = None
@@ -134,11 +144,11 @@ class ProjectViews:
         """The codec of a view's rows as the project keeps them."""
         if (self._form if kept is None else kept.form) == "feast":
             return FeastRows(layout, self._project)
-        return (
-            PackedRows(layout, self._project)
-            if kept is None
-            else PackedRows(layout, self._project, kept.layout, kept.past)
-        )
+        if kept is None:
+            return PackedRows(layout, self._project)
+        if same(kept.layout, layout):
+            return PackedRows(layout, self._project, kept.layout, kept.past)
+        return PackedRows(layout, self._project, layout, (*kept.past, kept.layout))  # a reader that knows less
 
     def restless(self, name: str) -> StoreError:
         """The error of views that change whenever one looks."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from headrace.stores.errors import StoreError, UnreachableError
-from headrace.stores.redis_direct import DirectConnections
+from headrace.stores.redis_direct import DirectConnection, DirectConnections
 from headrace.stores.redis_scripts import ALL, Script
 from headrace.stores.redis_urls import RedisAddress, connect, has_hiredis, speaking_to
 
@@ -89,6 +89,24 @@ class Talk:
                 if self._direct is not None or type(error).__name__ != "ConnectionError":
                     raise
                 return exchange(data, count)  # the connection was dead
+
+    @property
+    def direct(self) -> bool:
+        """Whether there are connections of single threads; not in a cluster, nor without the package hiredis."""
+        return self._direct is not None
+
+    def link(self) -> DirectConnection:
+        """A connection of one thread, which gives it back or closes it. Raises redis-py's errors of connections.
+
+        One that was given back may have been cut off since.
+        """
+        assert self._direct is not None
+        return self._direct.link()
+
+    def give_back(self, link: DirectConnection) -> None:
+        """A connection that waits for no answers may be another's."""
+        assert self._direct is not None
+        self._direct.give_back(link)
 
     def _exchanged(self, data: bytes, count: int) -> list[Any]:
         pool = self._client.connection_pool

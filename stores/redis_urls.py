@@ -224,7 +224,7 @@ def speaking_to(address: RedisAddress) -> Iterator[None]:
     except exceptions.NoPermissionError as error:
         raise StoreError(
             f"Redis at {address.shown} refuses a command: {error}. Headrace needs the keys of its project, and @read "
-            "@write @hash @string @scripting @transaction @connection."
+            "@write @scripting @transaction @connection and the command time."
         ) from None
     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
         raise UnreachableError(f"Redis at {address.shown} does not answer: {error}.") from error

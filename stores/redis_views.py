@@ -18,7 +18,7 @@ import msgspec
 from headrace.features.views import ViewDefinition
 from headrace.stores.errors import SchemaMismatchError, StoreError
 from headrace.stores.feast_rows import field_of
-from headrace.stores.layout import RowLayout, check_related, check_same
+from headrace.stores.layout import LoggedView, RowLayout, check_readable, check_related, check_same
 from headrace.stores.online import REMEDY
 
 
@@ -56,7 +56,8 @@ class KeptViews:
         """What is kept of a view, None if it never was written.
 
         Raises:
-            SchemaMismatchError: its rows were made by another definition or are laid out in another way.
+            SchemaMismatchError: its rows were made by a definition that lacks a feature of the layout, or are laid out
+            in another way.
         """
         kept = self.views.get(layout.view)
         if kept is None:
@@ -66,10 +67,16 @@ class KeptViews:
                 f"{place} holds rows of view '{layout.view}' with layout={kept.form!r}, not {form!r}. Open the store "
                 f"with layout={kept.form!r}, or drop them (`store.drop({layout.view!r})`) and fill it again."
             )
-        check_same(kept.layout, layout, place, REMEDY.format(view=layout.view))
+        check_readable(kept.layout, layout, place, REMEDY.format(view=layout.view))
         return kept
 
-    def with_view(self, view: ViewDefinition, layout: RowLayout, form: str) -> Kept:
+    def check_written(self, layout: RowLayout, form: str, place: str) -> None:
+        """As `check`, for a writer: rows of any other definition are refused."""
+        kept = self.check(layout, form, place)
+        if kept is not None:
+            check_same(kept.layout, layout, place, REMEDY.format(view=layout.view))
+
+    def with_view(self, view: ViewDefinition | LoggedView, layout: RowLayout, form: str) -> Kept:
         """What is to be kept of a view that is about to be written.
 
         Raises:

@@ -20,7 +20,7 @@ from headrace.features.errors import DataError
 from headrace.stores.errors import FencedError, SchemaMismatchError, StoreError
 from headrace.stores.layout import arrow_schema, row_layout
 from headrace.stores.lookups import Ask
-from headrace.stores.online import OnlineStore, Portion, PositionedStore, Reached, StoredRow
+from headrace.stores.online import OnlineStore, Portion, PositionedStore, Reached, StoredRow, filling_prefix
 from headrace.stores.rows import table_of
 
 AT = 1_767_225_600_000_000
@@ -454,6 +454,25 @@ class PositionedStoreSuite(OnlineStoreSuite):
         assert self.again(store).take_over("rides/1", 1) is None
         assert store.forget_writers("rides*") == 1
 
+    def test_how_far_a_writer_has_come_can_be_asked_without_taking_it_over(self, store: Any) -> None:
+        assert store.reached("w") is None
+        store.take_over("w", 1)
+        assert store.reached("w") is None
+        store.write_portions([self.portion(3, ("a", row(1)))])
+        assert self.again(store).reached("w") == Reached(3, AT + 1)
+        assert store.write_portions([self.portion(-4)]) == ["written"]
+        assert store.reached("w") == Reached(-4, AT + 1)
+        self.forget(store)
+        assert store.reached("w") is None
+
+    def test_a_dropped_view_takes_with_it_how_far_it_was_filled(self, store: Any) -> None:
+        mine, others = filling_prefix("visits") + "x", filling_prefix("visits_2") + "x"
+        for writer in (mine, others):
+            store.take_over(writer, 1)
+            store.write_portions([self.portion(3, ("a", row(1)), writer=writer)])
+        store.drop("visits")
+        assert (store.reached(mine), store.reached(others)) == (None, Reached(3, AT + 1))
+
     # Changed definitions
 
     def test_a_changed_view_keeps_what_means_the_same(self, store: Any) -> None:
@@ -476,6 +495,30 @@ class PositionedStoreSuite(OnlineStoreSuite):
         assert self.put(store, {"user": "a"}, older, newer, view=Changed) == 1
         assert store.read(Changed, [{"user": "a"}]) == [newer]
         assert store.views() == ["visits"]
+
+    def test_who_still_has_the_former_definition_reads_what_it_knows(self, store: Any) -> None:
+        class More(FeatureView, source=VISITS, entity=Entity("user", key="user"), name="visits"):
+            seen = Visit.seen.last_n(2, over=Lifetime())
+            total = Visit.amount.sum(last="1h")
+            mean = Visit.amount.mean(last="1h")
+            visits = Visit.count(last="1h")
+
+        self.put(store, {"user": "a"}, row(5, visits=3, total=4.0))
+        store.migrate_view(More)
+        assert self.get(store, "a") == row(5, visits=3, total=4.0)
+        whole = StoredRow({"seen": [AT, None], "total": 6.0, "mean": 3.0, "visits": 2}, AT + 6, AT + 6)
+        self.put(store, {"user": "b"}, whole, view=More)
+        known = [row(5, visits=3, total=4.0), row(6, visits=2, total=6.0)]
+        reader = self.again(store)
+        assert reader.read(Visits, [{"user": "a"}, {"user": "b"}]) == known
+        assert [found for _, found in reader.scan(Visits)] == known
+        layout = row_layout(Visits)
+        (looked,) = reader.look_up([Ask(layout, ("total",), [("a",), ("b",)])]).rows
+        assert [found[0] for found in looked if found is not None] == [(4.0,), (6.0,)]
+        with pytest.raises(SchemaMismatchError, match="'mean' is gone"):
+            self.put(store, {"user": "a"}, row(9))
+        with pytest.raises(SchemaMismatchError, match="'mean' is gone"):
+            store.delete(Visits, [{"user": "a"}])
 
     def test_a_feature_computed_in_another_way_is_null_until_it_is_written_anew(self, store: Any) -> None:
         class Changed(FeatureView, source=VISITS, entity=Entity("user", key="user"), name="visits"):
