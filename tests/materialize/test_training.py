@@ -170,8 +170,8 @@ def test_what_a_spine_must_not_be(log: OfflineLog) -> None:
         training_set(pa.table({"shop": ["1"], "event_timestamp": [at(0)]}), ByShop, log=log)
     with pytest.raises(DataError, match="Key 'shop' of view 'by_shop' holds values that are no int64"):
         training_set(pa.table({"shop": [1.5], "event_timestamp": [at(0)]}), ByShop, log=log)
-    with pytest.raises(DataError, match="The spine is a str, expected"):
-        training_set("spine.parquet", Visits, log=log)
+    with pytest.raises(DataError, match="The spine is a dict, expected a pandas or Polars frame"):
+        training_set({"user": ["a"]}, Visits, log=log)
     with pytest.raises(MissingStoreError, match="has nothing of view 'fading'; it has by_shop, visits"):
         training_set(pa.table({"user": ["a"], "shop": [1], "event_timestamp": [at(0)]}), Fading, log=log)
 
