@@ -37,11 +37,13 @@ class Aggregation:
         kind: its name in stored states and fingerprints; never changes with a renamed class.
         empty: the value of a window without inputs (0 or None, contract C6).
         takes: types of input column it accepts; () means any scalar.
+        ordered: its state must get the events in order, and there is no `merge`; see stateful.py.
     """
 
     kind: ClassVar[str]
     empty: ClassVar[Any] = None
     takes: ClassVar[tuple[str, ...]] = ()
+    ordered: ClassVar[bool] = False
 
     def accepts(self, in_dtype: str | None) -> bool:
         """Whether a column of this type can be aggregated so; None means whole rows (only count)."""

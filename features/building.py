@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.features import dtypes
 from headrace.features.aggregations import Aggregation, Count
 from headrace.features.buckets import BUCKETS, ByBucket
-from headrace.features.columns import Column, Expression, Literal, Logic, expr_key, leaves, replace_leaves
+from headrace.features.columns import Column, Expression, Literal, Logic, Row, expr_key, leaves, replace_leaves
 from headrace.features.decay import DecayedMean, DecayedSum
 from headrace.features.errors import DefinitionError, did_you_mean
 from headrace.features.features import MISSING, AggregateFeature, FeatureGroup
 from headrace.features.rules import as_condition
 from headrace.features.time import duration_us
-from headrace.features.windows import WINDOWS, Lifetime, Sliding, Window
+from headrace.features.windows import WINDOWS, Lifetime, Session, Sliding, Window
+
+if TYPE_CHECKING:
+    from headrace.features.stateful import Stateful
 
 _OPTIONS = ("last", "hop", "exact", "over", "ending", "where", "by", "top", "default")
 _CHOICES = (
@@ -46,6 +49,27 @@ def aggregate_column(
         if not each.accepts(column.dtype):
             raise DefinitionError(_wrong_type(call, each, column))
     return _build(event, column, condition, choices, options, call)
+
+
+def learn_row(
+    row: Row, aggregation: Stateful, options: Mapping[str, Any], call: str
+) -> AggregateFeature | FeatureGroup:
+    """A stateful feature: an object that learns from rows of columns."""
+    for name in ("last", "hop", "exact", "ending", "by", "top"):
+        if options.get(name) is not None:
+            raise DefinitionError(
+                f"{call}: it has no option '{name}'. An object learns from every event of its entity in order, and "
+                "nothing can be taken from it again: over=Lifetime() (the default), or over=Session('7d') for a new "
+                "object after 7 days of silence; where= and default= as everywhere."
+            )
+    over = options.get("over", Lifetime())
+    if not isinstance(over, (Lifetime, Session)) or over.ending_us:
+        raise DefinitionError(
+            f"{call}: over={over!r}: an object that learns has over=Lifetime(), or over=Session('7d') for a new one "
+            "after 7 days of silence."
+        )
+    event, condition, column = _source_of(row, call)
+    return _build(event, column, condition, [("", aggregation)], {**options, "over": over}, call)
 
 
 def _build(

@@ -178,6 +178,32 @@ class IsIn(Expression):
         return f"{_bracketed(self.operand)}.is_in({list(self.values)!r})"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Row(Expression):
+    """Several columns of one event together: what an object learns from. Its value is a tuple.
+
+    Missing where one of them is, but for the last of a labelled row: there None stands in its place.
+
+    Attributes:
+        event: name of the event. names: of the operands, the label's left out. labelled: the last operand is a label.
+    """
+
+    event: str
+    names: tuple[str, ...]
+    operands: tuple[Expression, ...]
+    labelled: bool = False
+
+    dtype = "row"
+
+    def __repr__(self) -> str:
+        given = [
+            repr(each) if isinstance(each, Column) and each.name == name else f"{name}={each!r}"
+            for name, each in zip(self.names, self.operands, strict=False)
+        ]
+        x = given[0] if len(given) == 1 else f"({', '.join(given)})"
+        return f"{x}, y={self.operands[-1]!r}" if self.labelled else x
+
+
 def _bracketed(node: Expression) -> str:
     return f"({node!r})" if isinstance(node, (Compare, Logic, Arithmetic)) else repr(node)
 
@@ -188,7 +214,7 @@ def children(expr: Expression) -> tuple[Expression, ...]:
             return (left, right)
         case Not(operand=operand) | IsNull(operand=operand) | IsIn(operand=operand):
             return (operand,)
-        case Call(operands=operands):
+        case Call(operands=operands) | Row(operands=operands):
             return operands
     return ()
 
@@ -232,6 +258,8 @@ def replace_leaves(expr: Expression, replace: Callable[[Expression], Expression]
             return IsIn(replace_leaves(operand, replace), values)
         case Call(function=function, operands=operands, dtype=dtype):
             return Call(function, tuple(replace_leaves(each, replace) for each in operands), dtype)
+        case Row(event=event, names=names, operands=operands, labelled=labelled):
+            return Row(event, names, tuple(replace_leaves(each, replace) for each in operands), labelled)
     return replace(expr)
 
 
@@ -264,4 +292,6 @@ def expr_key(expr: Expression | None) -> tuple[Any, ...]:
             return ("is_in", expr_key(operand), *sorted(values))
         case Call(function=function, operands=operands):
             return (function, *map(expr_key, operands))
+        case Row(names=names, operands=operands, labelled=labelled):
+            return ("row", names, labelled, *map(expr_key, operands))
     raise TypeError(f"{type(expr).__name__} is no expression")

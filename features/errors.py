@@ -4,6 +4,7 @@
     ├── DefinitionError (ValueError)            a definition is wrong; raised while the definition is read
     │   └── UnknownColumnError (AttributeError)   a column that the event does not have
     └── DataError (ValueError)                  a value handed in at run time is wrong
+        └── PoisonError                           rows that a sink will never take; the rows alone are given up
 
 Every package of Headrace derives its own errors from one of these, so `except HeadraceError` catches all of them.
 """
@@ -40,6 +41,13 @@ class UnknownColumnError(DefinitionError, AttributeError):
 
 class DataError(HeadraceError, ValueError):
     """A value handed in at run time (an instant, a key, a row) is not what the definition says."""
+
+
+class PoisonError(DataError):
+    """Rows that a sink will never take, however often it is tried; a function of a CallableSink raises it.
+
+    Of several rows each is then tried alone, and those refused alone become dead letters.
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -27,6 +27,7 @@ from headrace.features.columns import (
     Literal,
     Logic,
     Not,
+    Row,
 )
 from headrace.features.dtypes import BOOL, FLOAT, INT, TIMESTAMP
 
@@ -70,6 +71,8 @@ def evaluate(expr: Expression, columns: Columns, n: int) -> Pair:
     """
     import numpy as np
 
+    if isinstance(expr, Row):
+        return _rows(expr, columns, n)
     with np.errstate(all="ignore"):
         values, valid = _value(expr, columns)
     if np.ndim(values) == 0:
@@ -77,6 +80,22 @@ def evaluate(expr: Expression, columns: Columns, n: int) -> Pair:
     if np.ndim(valid) == 0:
         valid = np.full(n, bool(valid))
     return values, valid
+
+
+def _rows(row: Row, columns: Columns, n: int) -> Pair:
+    """Tuples of Python values, None for a missing label; other missing values make the whole row missing."""
+    import numpy as np
+
+    pairs = [evaluate(each, columns, n) for each in row.operands]
+    valid = np.ones(n, dtype=np.bool_)
+    for _, present in pairs[:-1] if row.labelled else pairs:
+        valid = valid & present
+    held = [values.tolist() for values, _ in pairs]
+    if row.labelled:
+        held[-1] = [each if ok else None for each, ok in zip(held[-1], pairs[-1][1].tolist(), strict=True)]
+    rows = np.empty(n, dtype=object)
+    rows[:] = list(zip(*held, strict=True))
+    return rows, valid
 
 
 def typed(values: Array, valid: Array, dtype: str) -> Array:
@@ -243,10 +262,12 @@ def _choose(chosen: Any, a: Any, b: Any, dtype: str) -> Any:
     if dtype in (INT, FLOAT, BOOL, TIMESTAMP):
         out = np.where(chosen, a, b)
         return np.float64(out) if dtype == FLOAT else out
-    n = max(np.size(chosen), *(np.size(side) for side in (a, b) if isinstance(side, np.ndarray)), 1)
-    out = np.empty(n, dtype=object)
+    shape = np.broadcast_shapes(*(np.shape(each) for each in (chosen, a, b) if isinstance(each, np.ndarray)))
+    if not shape:
+        return a if chosen else b
+    out = np.empty(shape, dtype=object)
     out[:] = b
-    mask = np.broadcast_to(chosen, (n,))
+    mask = np.broadcast_to(chosen, shape)
     out[mask] = a[mask] if isinstance(a, np.ndarray) else a
     return out
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
@@ -109,6 +110,42 @@ class EventMeta(type):
         """How many events; see `WindowOptions`."""
         return aggregate_rows(_of(cls).name, None, options)
 
+    def stateful(
+        cls,
+        model: Any,
+        *,
+        x: Any,
+        y: Any = None,
+        value: Any = None,
+        output: str | type | None = None,
+        learn_first: bool | None = None,
+        classes: Sequence[type] = (),
+        **options: Unpack[WindowOptions],
+    ) -> Any:
+        """What an object tells that learns from an entity's events, one after the other in their order.
+
+        Args:
+            model: an object of River's or of your own, or a class or function that makes one without arguments; see
+                headrace.features.learners for the methods it is driven by. Every entity gets its own.
+            x: what it learns from: columns, or a dict of expressions by name. An event in which one of them is missing
+                is not for the object.
+            y: the label; an event without it is scored or predicted, and not learned from.
+            value: what to take of the object, where that is not plain: the name of a method or attribute, or a
+                function of (object, x). Of a drift detector "drifts" (how many there were) or "last_drift".
+            output: type of the value, where it is not what the object's kind says: float, str, "map<string,float64>".
+            learn_first: whether it learns from an event before it tells its value. Anomaly detectors and models tell
+                first (test, then learn), everything else learns first.
+            classes: your own classes whose objects it makes only while it learns; those that it holds from the
+                beginning are known.
+            options: over=Lifetime() or over=Session(gap), where=, default=.
+
+        Raises:
+            DefinitionError: nothing that learns, a state that cannot rest in a snapshot, random numbers without a
+                seed, a label that is missing or not wanted.
+        """
+        return _stateful(f"{_of(cls).name}.stateful", _of(cls).name, model, x, y, value, output, learn_first, classes,
+                         options)  # fmt: skip
+
     def where(cls, condition: Any) -> FilteredEvent:
         """The events for which the condition is true (not false, not null)."""
         schema = _of(cls)
@@ -185,6 +222,22 @@ class FilteredEvent:
         """How many of these events; see `WindowOptions`."""
         return aggregate_rows(_of(self._event).name, self._condition, options)
 
+    def stateful(
+        self,
+        model: Any,
+        *,
+        x: Any,
+        y: Any = None,
+        value: Any = None,
+        output: str | type | None = None,
+        learn_first: bool | None = None,
+        classes: Sequence[type] = (),
+        **options: Unpack[WindowOptions],
+    ) -> Any:
+        """What an object tells that learns from these events; see `Event.stateful`. Take x and y from them too."""
+        name = _of(self._event).name
+        return _stateful(f"{name}.stateful", name, model, x, y, value, output, learn_first, classes, options)
+
     def where(self, condition: Any) -> FilteredEvent:
         """Those of these events for which `condition` is true too."""
         name = _of(self._event).name
@@ -192,6 +245,17 @@ class FilteredEvent:
 
     def __repr__(self) -> str:
         return f"{_of(self._event).name}.where({self._condition})"
+
+
+def _stateful(
+    call: str, event: str, model: Any, x: Any, y: Any, value: Any, output: Any, learn_first: bool | None,
+    classes: Sequence[type], options: Mapping[str, Any],
+) -> Any:  # fmt: skip
+    from headrace.features.building import learn_row
+    from headrace.features.stateful import stateful
+
+    row, made = stateful(call, event, model, x, y, value=value, output=output, learn_first=learn_first, classes=classes)
+    return learn_row(row, made, options, call)
 
 
 def schema_of(event: Any) -> EventSchema:

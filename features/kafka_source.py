@@ -18,8 +18,18 @@ from typing import Any, ClassVar
 from headrace.features.columns import Column
 from headrace.features.errors import DefinitionError, did_you_mean
 from headrace.features.events import EventSchema
+from headrace.features.kafka_history import checked_history, checked_partitioner, checked_position
 from headrace.features.message_parts import MessageBody, MessageHeader, MessageKey, MessageTime, Part
-from headrace.features.sources import Duration, Source, column_name, instant_rules, one_of, set_fields
+from headrace.features.sources import (
+    Duration,
+    FileSource,
+    FrameSource,
+    Source,
+    column_name,
+    instant_rules,
+    one_of,
+    set_fields,
+)
 from headrace.features.time import format_instant, instant_us
 
 MESSAGE_FORMATS = ("json", "avro", "protobuf", "raw")
@@ -50,6 +60,9 @@ class KafkaSource(Source):
         zone, ambiguous, nonexistent, unit: as of a FileSource, for instants written without a zone or as numbers.
         tombstones: messages without a payload: "skip" them (they are counted) or "dead_letter".
         on_gap: messages that were deleted before they were read: "fail", or "skip" to go on with the oldest left.
+        history: files or a frame with the same event from before the topic, for a backfill; a run does not look at it.
+        history_position: columns of the history with the Kafka partition and offset of each row; None: it has none.
+        partitioner: how producers find a key's partition: "murmur2", "crc32" or "fnv1a"; None: a backfill looks.
         options: settings of librdkafka, with `_` or `.` between the words, such as `bootstrap_servers="kafka:9092"`;
             `schema_registry_...` are of the registry's client. `${NAME}` is read from the environment at run time.
     """
@@ -67,6 +80,9 @@ class KafkaSource(Source):
     unit: str | None
     tombstones: str
     on_gap: str
+    history: FileSource | FrameSource | None = field(hash=False)
+    history_position: tuple[str, str] | None
+    partitioner: str | None
     options: Mapping[str, Any] = field(hash=False)
 
     kind: ClassVar[str] = "kafka"
@@ -89,6 +105,9 @@ class KafkaSource(Source):
         unit: str | None = None,
         tombstones: str = "skip",
         on_gap: str = "fail",
+        history: FileSource | FrameSource | None = None,
+        history_position: Sequence[str] | None = None,
+        partitioner: str | None = None,
         lateness: Duration = "0s",
         max_ahead: Duration | None = None,
         dedup: str | Column[Any] | None = None,
@@ -112,6 +131,9 @@ class KafkaSource(Source):
             **instant_rules(zone, ambiguous, nonexistent, unit, shown),
             tombstones=one_of("tombstones", tombstones, ("skip", "dead_letter"), shown),
             on_gap=one_of("on_gap", on_gap, ("fail", "skip"), shown),
+            history=checked_history(history, event, shown),
+            history_position=checked_position(history_position, history, len(topics), shown),
+            partitioner=checked_partitioner(partitioner, shown),
             options=_options(options, shown),
         )
 
@@ -175,6 +197,9 @@ class KafkaSource(Source):
             ("unit", self.unit, None),
             ("tombstones", self.tombstones, "skip"),
             ("on_gap", self.on_gap, "fail"),
+            ("history", self.history, None),
+            ("history_position", self.history_position, None),
+            ("partitioner", self.partitioner, None),
         ]
 
 
@@ -317,7 +342,8 @@ def _columns(
 
 _OWN = (
     *("name", "keyed_by", "start", "format", "schema", "registry", "columns", "zone", "ambiguous", "nonexistent"),
-    *("unit", "tombstones", "on_gap", "lateness", "max_ahead", "dedup", "idle_after", "late"),
+    *("unit", "tombstones", "on_gap", "history", "history_position", "partitioner"),
+    *("lateness", "max_ahead", "dedup", "idle_after", "late"),
 )
 
 

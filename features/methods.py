@@ -125,6 +125,28 @@ class AggregationMethods:
 
         return self._aggregate(Custom(aggregation), options)
 
+    def stateful(
+        self,
+        model: Any,
+        *,
+        y: Any = None,
+        value: Any = None,
+        output: str | type | None = None,
+        learn_first: bool | None = None,
+        classes: Sequence[type] = (),
+        **options: Unpack[WindowOptions],
+    ) -> Any:
+        """What an object that learns from this column tells, per entity; see `Event.stateful`."""
+        from headrace.features.building import learn_row
+        from headrace.features.stateful import stateful
+
+        call = f"{self}.stateful"
+        row, made = stateful(
+            call, getattr(self, "event", ""), model, self, y,
+            value=value, output=output, learn_first=learn_first, classes=classes,
+        )  # fmt: skip
+        return learn_row(row, made, options, call)
+
     def _aggregate(
         self, aggregation: Aggregation | list[tuple[str, Aggregation]], options: WindowOptions
     ) -> AggregateFeature | FeatureGroup:

@@ -183,7 +183,13 @@ def row_reader(view: ViewDefinition, names: tuple[str, ...]) -> RowReader:
 
 
 def read_columns(
-    view: ViewDefinition, columns: Columns, as_of: Array, newest: Array, t: Array, found: Array | None = None
+    view: ViewDefinition,
+    columns: Columns,
+    as_of: Array,
+    newest: Array,
+    t: Array,
+    found: Array | None = None,
+    names: tuple[str, ...] | None = None,
 ) -> tuple[dict[str, Pair], dict[str, Array]]:
     """The public features of n questions, each answered by its stored row; `read_at` on columns.
 
@@ -191,38 +197,48 @@ def read_columns(
         view: the definition under which the rows were written. columns: name -> (values, valid), each (n,), for
         `view.stored_names`. as_of, newest, t: (n,) int64 microseconds: the rows' `event_timestamp` and `newest_event`,
         and the instants asked. found: (n,) bool, False where the entity has no row (the other columns then mean
-        nothing there); None: all have.
+        nothing there); None: all have. names: only these features; `columns` are then those of
+        `row_reader(view, names).stored`.
 
     Returns:
-        name -> (values, valid) and name -> (n,) int8 codes of `STATUSES`, in order of definition. They are the caller's
-        own as far as something was changed; where nothing was, they are the arrays given.
+        name -> (values, valid) and name -> (n,) int8 codes of `STATUSES`, in order of definition or of `names`. They
+        are the caller's own as far as something was changed; where nothing was, they are the arrays given.
     """
     import numpy as np
 
     plan = _plan(view)
+    reader = row_reader(view, plan.names if names is None else names)
     n = len(t)
     known = dict(columns)
-    for name in plan.names:
+    for name in reader.names:
         if name not in known:
             raise _lacking(view, name)
     there = np.ones(n, dtype=np.bool_) if found is None else found.astype(np.bool_)
     old = np.zeros(n, dtype=np.bool_) if view.ttl_us is None else there & (newest <= t - view.ttl_us)
     if view.decaying and n:
-        _move_columns(view, plan, known, np.where(there, np.maximum(t - as_of, 0), 0), n)
+        _move_columns(reader, plan, known, np.where(there, np.maximum(t - as_of, 0), 0), n)
     gone = old | ~there
     values: dict[str, Pair] = {}
     codes: dict[str, Array] = {}
-    for name in plan.names:
+    for name in reader.names:
         column = known[name]
-        status = np.where(column[1], 0, 1).astype(np.int8)
-        if name in plan.defaults:
-            status[_equal(column, plan.defaults[name])] = STATUSES.index(Status.DEFAULT)
+        status = status_codes(column, plan.defaults.get(name, MISSING))
         if gone.any():
             column = _emptied(column, gone, plan.empty[name])
             status[~there] = STATUSES.index(Status.NOT_FOUND)
             status[old] = STATUSES.index(Status.OUTSIDE_MAX_AGE)
         values[name], codes[name] = column, status
     return values, codes
+
+
+def status_codes(column: Pair, default: Any = MISSING) -> Array:
+    """(n,) int8 codes of `STATUSES` of values that were computed: PRESENT, NULL, or DEFAULT where they equal it."""
+    import numpy as np
+
+    status = np.where(column[1], 0, 1).astype(np.int8)
+    if default is not MISSING and default is not None:
+        status[_equal(column, default)] = STATUSES.index(Status.DEFAULT)
+    return status
 
 
 def derive(view: ViewDefinition, columns: Columns, n: int) -> dict[str, Pair]:
@@ -296,10 +312,11 @@ def _moved(view: ViewDefinition, plan: _Plan, values: Mapping[str, Any], elapsed
     return out
 
 
-def _move_columns(view: ViewDefinition, plan: _Plan, known: dict[str, Pair], elapsed: Array, n: int) -> None:
+def _move_columns(reader: RowReader, plan: _Plan, known: dict[str, Pair], elapsed: Array, n: int) -> None:
     """`_moved` on columns, in place of the entries of `known`."""
     import numpy as np
 
+    view = reader.view
     still = elapsed == 0
     for name, half_life in view.decaying.items():
         if name in known:
@@ -309,11 +326,11 @@ def _move_columns(view: ViewDefinition, plan: _Plan, known: dict[str, Pair], ela
             moved = np.where(valid, values, 0.0).astype(np.float64) * factors
             fixed = _equal((values, valid), plan.defaults[name]) if name in plan.defaults else still
             known[name] = np.where(fixed | still, values, moved).astype(np.float64), valid
-    if view.rederived:
-        for name in plan.inputs:
+    if reader._rederived:
+        for _, name in reader._inputs:
             if name not in known:
                 raise _lacking(view, name)
-        for name, (made, ok) in derivation.derive(view.rederived, known, view.dtypes, n).items():
+        for name, (made, ok) in derivation.derive(reader._rederived, known, view.dtypes, n).items():
             if name in known:  # as in `read_at`, a row read at its own instant is read as it is
                 made, ok = _where(still, known[name], (made, ok))
             known[name] = made, ok

@@ -15,7 +15,7 @@ from headrace.features.time import DAY, duration_us, format_duration
 
 Duration: TypeAlias = "str | timedelta"
 
-FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".duckdb": "duckdb"}
 EPOCH_UNITS = ("s", "ms", "us", "ns")
 LATE = ("dead_letter", "count")
 
@@ -46,6 +46,11 @@ class Source:
     @property
     def schema(self) -> EventSchema:
         return schema_of(self.event)
+
+    @property
+    def roots(self) -> tuple[Source, ...]:
+        """The sources that are read for it: itself, or those that a stream comes from."""
+        return (self,)
 
     def _common(
         self,
@@ -86,6 +91,9 @@ class Source:
 
     def __repr__(self) -> str:
         parts = [repr(getattr(self, "path", self.name)), self.event.__name__]
+        table = getattr(self, "table", None)
+        if table is not None:
+            parts.append(f"table={table!r}")
         if self.lateness_us:
             parts.append(f"lateness={format_duration(self.lateness_us)!r}")
         if self.max_ahead_us is not None:
@@ -101,12 +109,14 @@ class Source:
 
 @dataclass(frozen=True, init=False, repr=False)
 class FileSource(Source):
-    """A file, a folder of files or a pattern of them: Parquet, CSV or JSON lines.
+    """A file, a folder of files or a pattern of them: Parquet, CSV, JSON lines or a table of DuckDB.
 
     Attributes:
         name: the file's name without its suffix, unless given.
         path: where; relative paths are of the working directory when the source is read.
-        format: "parquet", "csv" or "jsonl"; by the suffix unless given.
+        format: "parquet", "csv", "jsonl" or "duckdb"; by the suffix unless given.
+        table: of a DuckDB file, "rides" or "schema.rides", whose rows are only ever added to; where the file has one
+            table only, it need not be named.
         columns: for columns that have another name in the file, event column -> file column.
         zone: IANA zone of instants that are written without one; without it such rows are refused (contract C1).
         ambiguous: a time of `zone` that occurs twice, when its clock is turned back: "refuse" the row, or read it
@@ -118,6 +128,7 @@ class FileSource(Source):
 
     path: str
     format: str
+    table: str | None
     columns: Mapping[str, str] = field(hash=False)
     zone: str | None
     ambiguous: str
@@ -133,6 +144,7 @@ class FileSource(Source):
         *,
         name: str | None = None,
         format: str | None = None,
+        table: str | None = None,
         columns: Mapping[str, str] | None = None,
         zone: str | None = None,
         ambiguous: str = "refuse",
@@ -150,10 +162,14 @@ class FileSource(Source):
         stem = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
         self._common(name or stem.partition(".")[0] or stem, event, lateness, max_ahead, dedup, idle_after, late)
         shown = f"FileSource '{text}'"
+        read_as = _format(text, format, shown)
+        if table is not None and (read_as != "duckdb" or not isinstance(table, str) or not table):
+            raise DefinitionError(f"{shown}: table={table!r} names a table of a DuckDB file, and this is {read_as}.")
         set_fields(
             self,
             path=text,
-            format=_format(text, format, shown),
+            format=read_as,
+            table=table,
             columns=_renames(self.schema, columns, shown),
             **instant_rules(zone, ambiguous, nonexistent, unit, shown),
         )
@@ -295,7 +311,9 @@ def _format(path: str, given: str | None, shown: str) -> str:
     for suffix, name in FORMATS.items():
         if lowered.endswith(suffix):
             return name
-    raise DefinitionError(f"{shown}: its suffix does not tell the format. Add format='parquet', 'csv' or 'jsonl'.")
+    raise DefinitionError(
+        f"{shown}: its suffix does not tell the format. Add format='parquet', 'csv', 'jsonl' or 'duckdb'."
+    )
 
 
 def _renames(schema: EventSchema, columns: Mapping[str, str] | None, shown: str) -> dict[str, str]:

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 from headrace.features.columns import columns_of
+from headrace.features.drift import DriftWatch, drift_watches
 from headrace.features.entities import Entity
 from headrace.features.errors import DefinitionError, UnknownColumnError, did_you_mean
 from headrace.features.events import EventSchema
 from headrace.features.features import AggregateFeature, DerivedFeature, Feature, FeatureGroup
 from headrace.features.naming import NamedFeature, name_features
 from headrace.features.sources import Source
+from headrace.features.stream_source import source_given
 from headrace.features.time import duration_us
+from headrace.features.windows import Session
 
 ROW_COLUMNS = ("event_timestamp", "newest_event")
 """Columns that every feature row has beside the entity's keys and the features."""
@@ -41,7 +45,7 @@ class ViewDefinition:
         about. features: all features in order of evaluation within their kind and of definition otherwise, hidden ones
         included. ttl_us: a row whose newest event is this old or older counts as never seen; None: never.
         log_every_us: the offline log keeps at most one row per entity in this time; None: every change. log: whether
-        there is an offline log.
+        there is an offline log. drift: detectors that look at settled values; no part of what the view says.
     """
 
     name: str
@@ -51,6 +55,7 @@ class ViewDefinition:
     ttl_us: int | None = None
     log_every_us: int | None = None
     log: bool = True
+    drift: tuple[DriftWatch, ...] = ()
 
     @property
     def schema(self) -> EventSchema:
@@ -239,6 +244,7 @@ class FeatureViewMeta(type):
         log_every: str | timedelta | None = None,
         log: bool = True,
         name: str | None = None,
+        drift: Mapping[str, Any] | None = None,
     ) -> FeatureViewMeta:
         cls = super().__new__(mcls, cls_name, bases, dict(namespace))
         if not any(isinstance(base, FeatureViewMeta) for base in bases):
@@ -259,6 +265,7 @@ class FeatureViewMeta(type):
             ttl=ttl,
             log_every=log_every,
             log=log,
+            drift=drift,
         )
         return cls
 
@@ -285,12 +292,13 @@ class FeatureView(metaclass=FeatureViewMeta):
     """Base of feature views: `class DriverActivity(FeatureView, source=rides, entity=driver): ...`.
 
     Arguments of the class statement:
-        source: where its events come from.
+        source: where its events come from; or a stream of a flow, whose rows are the view's events then.
         entity: whom the features are about; its keys are columns of the event.
         ttl: how old an entity's newest event may be for its values to count ("7d"); by default any age.
         log_every: thin the offline log to one row per entity in this time ("1m"); by default every change.
         log: False for a view without offline log.
         name: its name; by default the class name in snake_case.
+        drift: by feature, a drift detector or several that look at its settled values: {"fare_mean": ADWIN()}.
 
     A feature whose name begins with an underscore is computed and can be used in `derived`, but is not shown.
 
@@ -308,6 +316,7 @@ def define(
     ttl: str | timedelta | None = None,
     log_every: str | timedelta | None = None,
     log: bool = True,
+    drift: Mapping[str, Any] | None = None,
 ) -> ViewDefinition:
     """A view from its parts, checked; the class statement calls this, and so can a program that makes views.
 
@@ -317,6 +326,7 @@ def define(
     shown = f"View '{name}'"
     if not name.isidentifier():
         raise DefinitionError(f"{shown}: its name must be a word of letters, digits and underscores.")
+    source = source_given(source)
     if not isinstance(source, Source):
         raise DefinitionError(_argument(shown, "source", source, "source=KafkaSource('rides', Ride)"))
     if not isinstance(entity, Entity):
@@ -326,11 +336,12 @@ def define(
     named = name_features(shown, features, taken={*entity.keys, *ROW_COLUMNS})
     for each in named:
         if isinstance(each.feature, AggregateFeature):
-            _check_feature(f"{shown}: feature '{each.name}'", schema, each.feature)
+            _check_feature(f"{shown}: feature '{each.name}'", source, each.feature)
     ttl_us, every_us = _span(ttl, f"{shown}: ttl"), _span(log_every, f"{shown}: log_every")
     if every_us is not None and not log:
         raise DefinitionError(f"{shown}: log_every= thins the log that log=False turns off. Drop one of the two.")
-    view = ViewDefinition(name, source, entity, named, ttl_us, every_us, bool(log))
+    watches = drift_watches(shown, drift or {}, named)
+    view = ViewDefinition(name, source, entity, named, ttl_us, every_us, bool(log), watches)
     _ = view.derivations  # finds circles now, not when the view runs
     return view
 
@@ -386,7 +397,13 @@ def _check_keys(shown: str, schema: EventSchema, entity: Entity) -> None:
             )
 
 
-def _check_feature(shown: str, schema: EventSchema, feature: AggregateFeature) -> None:
+def _check_feature(shown: str, source: Source, feature: AggregateFeature) -> None:
+    schema = source.schema
+    if feature.agg.ordered and isinstance(feature.window, Session) and source.late == "count":
+        raise DefinitionError(
+            f"{shown}: {feature.agg} over a session cannot count what comes late: two sessions that a late event joins "
+            "would be two objects. Use over=Lifetime(), or leave late='count' out of the source."
+        )
     if feature.event != schema.name:
         raise DefinitionError(
             f"{shown} is computed from {feature.event}, but the view's source holds {schema.name}. "

@@ -72,16 +72,22 @@ class Admission:
         `idle_after`, the flow has no watermark. A partition that is not named counts from its first accepted event.
     live: the clock is the one passed in (wall clock). Otherwise the stream is its own clock: the newest accepted
         event, or the instant passed in, whichever is later.
+    repair: no event is late, however long after the newest it comes; there is no watermark to speak of then.
 
-    Memory: three cells per partition, and one id per accepted event at or after the flow's watermark.
+    Memory: three cells per partition, and one id per accepted event at or after the flow's watermark (of every event
+    with `repair`).
     """
 
-    def __init__(self, source: Source, partitions: Iterable[int] = (), *, live: bool = False) -> None:
+    def __init__(
+        self, source: Source, partitions: Iterable[int] = (), *, live: bool = False, repair: bool = False
+    ) -> None:
         self._source = source
+        self._lateness = UNBOUNDED if repair else source.lateness_us
         self._stream_clock = not live
         self._newest, self._heard, self._known = verdicts.empty_state(0)
         self._scalars = np.full(3, NEVER, dtype=np.int64)
         self._seen: dict[Any, int] = {}
+        self._came_by: dict[Any, int] = {}  # of events that were judged before, the partition
         self._swept = 0
         self._chain = Chain()
         self._fresh: dict[Any, int] | None = None  # ids taken since the last snapshot
@@ -96,6 +102,7 @@ class Admission:
         settled_us: int | None = None,
         *,
         wall_us: int | None = None,
+        judged: bool = False,
     ) -> Admitted:
         """Judge a batch and move the watermarks.
 
@@ -103,6 +110,8 @@ class Admission:
         settled_us: instants below it have been settled by the log; None: nothing beyond what `watermark` tells.
         wall_us: the wall clock, against which an event is judged where the source sets no `max_ahead` (one hour);
             None: no check.
+        judged: the events of each partition have passed a judge of their own. Only an id that came by another partition
+            is a repetition then: how far an event's own partition had come is not known here so exactly.
 
         Raises:
             DataError: a partition number outside 0 to 32767.
@@ -114,6 +123,7 @@ class Admission:
         self._make_room(int(batch.partition.min()), int(batch.partition.max()))
         keys, code, seen = self._ids(batch)
         before = seen.copy()
+        came_by = np.fromiter((self._came_by.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
         verdict = np.empty(n, dtype=np.uint8)
         effective = np.empty(n, dtype=np.int64)
         mark = np.empty(n, dtype=np.int64)
@@ -122,6 +132,7 @@ class Admission:
             _writable(batch.partition),
             code,
             seen,
+            came_by,
             self._newest,
             self._heard,
             self._known,
@@ -129,6 +140,7 @@ class Admission:
             self._rules(settled_us, wall_us),
             self._stream_clock,
             self._source.late == "count",
+            judged,
             verdict,
             effective,
             mark,
@@ -136,6 +148,8 @@ class Admission:
         changed = np.flatnonzero(seen != before)
         taken = {keys[i]: int(seen[i]) for i in changed}
         self._seen.update(taken)
+        if judged:
+            self._came_by.update((keys[i], int(came_by[i])) for i in changed)
         if self._fresh is not None:
             self._fresh.update(taken)
         self._forget(settled_us)
@@ -170,6 +184,17 @@ class Admission:
                 self._scalars[verdicts.STARTED] = newest_us
         self._heard[partition] = max(int(self._heard[partition]), clock)
 
+    def of_partition(self, partition: int) -> "Admission":
+        """Another judge, of `partition` alone, which knows of it what this one knows of all partitions together."""
+        made = Admission(self._source, [partition], live=not self._stream_clock)
+        made._newest[partition] = self._newest.max(initial=NEVER)
+        made._heard[partition] = self._heard.max(initial=NEVER)
+        made._scalars = self._scalars.copy()
+        made._seen = dict(self._seen)
+        made._came_by = dict(self._came_by)
+        made._swept = len(made._seen)
+        return made
+
     @property
     def newest(self) -> int | None:
         """Time of the newest accepted event of any partition, microseconds; None before the first."""
@@ -180,7 +205,7 @@ class Admission:
         """Partition -> its own watermark in microseconds, None where it has accepted no event. For pausing those
         far ahead.
         """
-        lateness = self._source.lateness_us
+        lateness = self._lateness
         return {
             int(p): None if self._newest[p] == NEVER else int(self._newest[p]) - lateness
             for p in np.flatnonzero(self._known)
@@ -213,6 +238,7 @@ class Admission:
         def packed(link: Link) -> bytes:
             meta = _Meta(link, source.name, source.dedup, [key for key, _ in kept])
             arrays["seen"] = np.array([te for _, te in kept], dtype=np.int64)
+            arrays["came_by"] = np.array([self._came_by.get(key, -1) for key, _ in kept], dtype=np.int64)
             return pack(msgspec.to_builtins(meta, builtin_types=(bytes,)), arrays)
 
         return self._chain.add(len(kept) * _ID_BYTES, packed, delta=delta)
@@ -239,9 +265,11 @@ class Admission:
             self._newest[arrays["partitions"]] = arrays["newest"]
             self._heard[arrays["partitions"]] = arrays["heard"]
         self._scalars = arrays["scalars"]
-        self._seen = {}
+        self._seen, self._came_by = {}, {}
         for meta, its in parts:
             self._seen.update(zip(meta.ids, its["seen"].tolist(), strict=True))
+            came_by = its.get("came_by", np.full(len(meta.ids), -1))  # a snapshot of before 2026-11-23 has none
+            self._came_by.update((key, at) for key, at in zip(meta.ids, came_by.tolist(), strict=True) if at >= 0)
         self._swept = len(self._seen)
         self._fresh = {} if source.dedup is not None else None
         self._chain.resume(seal_of(chain[-1]), [len(meta.ids) * _ID_BYTES for meta, _ in parts])
@@ -254,7 +282,7 @@ class Admission:
 
     def _reached(self) -> int:
         least = verdicts.least_watermark(
-            self._newest, self._heard, self._known, self._scalars, self._source.lateness_us, self._idle_after()
+            self._newest, self._heard, self._known, self._scalars, self._lateness, self._idle_after()
         )
         return max(int(self._scalars[verdicts.FLOW]), int(least))
 
@@ -265,7 +293,7 @@ class Admission:
     def _rules(self, settled_us: int | None, wall_us: int | None) -> Ints:
         ahead = self._source.max_ahead_us
         rules = np.empty(5, dtype=np.int64)
-        rules[verdicts.LATENESS] = self._source.lateness_us
+        rules[verdicts.LATENESS] = self._lateness
         rules[verdicts.AHEAD_OF_CLOCK] = UNBOUNDED if ahead is None else min(ahead, UNBOUNDED)
         rules[verdicts.NEWEST_ALLOWED] = UNBOUNDED if ahead is not None or wall_us is None else wall_us + WALL_AHEAD_US
         rules[verdicts.IDLE_AFTER] = self._idle_after()
@@ -305,6 +333,7 @@ class Admission:
             return
         floor = max(self._reached(), NEVER if settled_us is None else settled_us)
         self._seen = {key: te for key, te in self._seen.items() if te >= floor}
+        self._came_by = {key: at for key, at in self._came_by.items() if key in self._seen}
         self._swept = len(self._seen)
         if self._fresh is not None:
             self._fresh = {key: te for key, te in self._fresh.items() if te >= floor}

@@ -25,7 +25,17 @@ from typing import Any, TypeVar
 
 from numba import config, njit
 
-SOURCES = ("compiled.py", "lanes.py", "readings.py", "results.py", "runs.py", "state.py", "tiles.py", "walking.py")
+SOURCES = (
+    "answering.py",
+    "compiled.py",
+    "lanes.py",
+    "readings.py",
+    "results.py",
+    "runs.py",
+    "state.py",
+    "tiles.py",
+    "walking.py",
+)
 """Files of this folder that kernels are made of."""
 
 F = TypeVar("F", bound=Callable[..., Any])

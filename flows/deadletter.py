@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.features.time import format_instant
 
-Reason = Literal["malformed", "late", "ahead", "behind settled log"]
+Reason = Literal["malformed", "late", "ahead", "behind settled log", "failed"]
 
 MALFORMED: Reason = "malformed"
 """The row could not be decoded: a field is missing or null, has another type, or the event time is no instant."""
@@ -22,7 +22,10 @@ AHEAD: Reason = "ahead"
 BEHIND: Reason = "behind settled log"
 """A partition that had been silent for `idle_after` sent an event for an instant that the log has settled (C10)."""
 
-REASONS: tuple[Reason, ...] = (MALFORMED, LATE, AHEAD, BEHIND)
+FAILED: Reason = "failed"
+"""A step of a flow could not take it: its function raised, or its sink refuses it for good."""
+
+REASONS: tuple[Reason, ...] = (MALFORMED, LATE, AHEAD, BEHIND, FAILED)
 
 
 @dataclass(frozen=True, slots=True)

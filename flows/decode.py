@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from headrace.features.events import EventSchema, Field
 from headrace.features.kafka_source import KafkaSource
+from headrace.features.python_source import PythonSource
 from headrace.features.sources import FileSource, FrameSource, IterableSource, Source
 from headrace.flows.batch import BatchColumn, EventBatch, Ints
 from headrace.flows.casting import cast_column, cast_values
@@ -35,7 +36,7 @@ _SCALARS = (type(None), bool, int, float, complex, str, bytes, bytearray, list, 
 def reading_of(source: Source) -> Reading:
     """How a source's rows are read, from its definition."""
     clock = unit = None
-    if isinstance(source, (FileSource, FrameSource, IterableSource, KafkaSource)):
+    if isinstance(source, (FileSource, FrameSource, IterableSource, KafkaSource, PythonSource)):
         unit = source.unit
         if source.zone is not None:
             clock = LocalClock(source.zone, source.ambiguous, source.nonexistent)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Files of events as pieces that can be decoded or skipped: Parquet by row group, CSV and JSON lines by block."""
+"""Files of events as pieces that can be decoded or skipped: Parquet by row group, DuckDB by batch, text by block."""
 
 import glob
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from headrace.features.sources import FORMATS, FileSource
 from headrace.flows.csvrecords import Records, header_of, records_of
 from headrace.flows.deadletter import MALFORMED, DeadLetter, payload_text
 from headrace.flows.decode import Decoded, decode_table
+from headrace.flows.duckdb_table import rows_of_table
 from headrace.flows.frames import slices
 from headrace.flows.jsonlines import decode_json
 from headrace.flows.lines import TextFile, line_blocks, record_blocks
@@ -79,6 +80,12 @@ def pieces_of(source: FileSource, path: Path, how: Reading, size: int, skip: int
     schema = source.schema
     if source.format == "parquet":
         yield from _parquet(schema, path, how, size, skip, check)
+    elif source.format == "duckdb":
+        wanted = [how.column(f.name) for f in schema.fields]
+        for table, read, whole in rows_of_table(path, source.table, wanted, size, skip, check):
+            decode = _undecoded if table is None else partial(_table_part, schema, table, how)
+            rows = skip if table is None else table.num_rows
+            yield Piece(rows, decode, path.stat().st_size * read // max(whole, 1))
     elif source.format == "csv":
         yield from _csv(schema, path, how, size, check)
     else:

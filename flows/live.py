@@ -4,6 +4,7 @@ Each source is read by a thread of its own into a bounded queue, so that a sourc
 takes what is there, at most `TICK_S` after it came, and lets the clock move on when nothing is (contract C5).
 """
 
+import logging
 import queue
 import threading
 import time
@@ -11,20 +12,27 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from headrace.features.errors import DataError
+from headrace.features.python_source import PythonSource
 from headrace.features.sources import IterableSource, Source
 from headrace.features.views import ViewDefinition
 from headrace.flows.changes import OnChange
 from headrace.flows.decode import decode_rows, reading_of
 from headrace.flows.interrupts import Interrupts
 from headrace.flows.pipeline import SourceFlow
-from headrace.flows.read import Part, Progress, batches
+from headrace.flows.read import Part, Progress, batches, chunks
 from headrace.flows.recording import Reading, Recorder
 from headrace.stores.checkpoints import Checkpoint
+
+logger = logging.getLogger("headrace.live")
 
 TICK_S = 0.05
 """How long the run waits for events before it lets the clock move on."""
 CLOCK_EVERY_US = 1_000_000
 """How often the store is told the clock."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
+"""How long a reader that raised is left alone before it is started again: twice as long each time."""
+QUEUED_CHUNKS = 64
+"""Yields of a reader that may wait; then it waits."""
 QUEUED_ROWS = 100_000
 """Rows of an iterable that may wait; then its thread waits (backpressure instead of memory)."""
 
@@ -49,11 +57,14 @@ class LiveFeed(Reading):
         self._failure: Exception | None = None
         self._arrived = threading.Event()
         self._done = threading.Event()
-        made: Iterator[Any] = (
-            iter(source.iterable)
-            if isinstance(source, IterableSource)
-            else batches(source, size, self.offset, files=self.files)
-        )
+        made: Iterator[Any]
+        if isinstance(source, IterableSource):
+            made = iter(source.iterable)
+        elif isinstance(source, PythonSource):
+            self._queue = queue.Queue(QUEUED_CHUNKS)
+            made = _patiently(source, self.position)
+        else:
+            made = batches(source, size, self.offset, files=self.files)
         self._thread = threading.Thread(target=self._read, args=(made,), name=f"read {self.name}", daemon=True)
 
     def start(self, arrived: threading.Event) -> None:
@@ -78,6 +89,11 @@ class LiveFeed(Reading):
             DataError: reading the source failed; what came before has been taken.
         """
         ended = self._done.is_set()
+        if isinstance(self._source, PythonSource):
+            found = self._chunks()
+            if found is None:
+                self._fail(ended)
+            return found
         items: list[Any] = []
         limit = self._size if isinstance(self._source, IterableSource) else 1
         while len(items) < limit:
@@ -92,17 +108,57 @@ class LiveFeed(Reading):
             batch, dead = decode_rows(self._source.schema, items, 0, self.offset, self._how)
             offset = self.offset + len(items)
             return Part(batch, dead, Progress(offset, offset, None, "rows"))
+        self._fail(ended)
+        return None
+
+    def _fail(self, ended: bool) -> None:
+        """Raises what the source failed with, if it has `ended` so."""
         if ended and self._failure is not None:
             raise DataError(
                 f"Source '{self.name}' failed after {self.offset:,} rows: {self._failure!r}. What came before is kept; "
                 "mend the source and run again."
             ) from self._failure
-        return None
+
+    def _chunks(self) -> Part | None:
+        """What a reader has given since, at least one of its yields."""
+        rows: list[Any] = []
+        position = b""
+        while len(rows) < self._size:
+            try:
+                given, position = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            rows += given
+        if not position:
+            return None
+        batch, dead = decode_rows(self._source.schema, rows, 0, self.offset, self._how)
+        offset = self.offset + len(rows)
+        return Part(batch, dead, Progress(offset, offset, None, "rows", position=position))
 
     @property
     def ended(self) -> bool:
         """Everything has been read and taken."""
         return self._done.is_set() and self._queue.empty() and self._failure is None
+
+
+def _patiently(source: PythonSource, position: bytes) -> Iterator[tuple[list[Any], bytes]]:
+    """What a reader gives; one that raises is started again where it stopped."""
+    pause = FIRST_PAUSE_S
+    while True:
+        try:
+            for rows, reached in chunks(source, position):
+                position, pause = reached, FIRST_PAUSE_S
+                yield rows, position
+            return
+        except DataError:  # what it yields is wrong, and would be again
+            raise
+        except Exception as error:
+            logger.warning(
+                "Source '%s': its reader raised %s: %s. It is started again from its position in %.1f s.",
+                source.name, type(error).__name__, error, pause,
+            )  # fmt: skip
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 def run_live(
@@ -136,6 +192,7 @@ def run_live(
             now = wall_us()
             for feed in feeds:
                 recorder.write(feed, feed.flow.advance(now))
+            recorder.pass_time(now)
             if now - told >= CLOCK_EVERY_US:
                 recorder.set_clock(now)
                 told = now
@@ -148,5 +205,5 @@ def run_live(
 def _step(feed: LiveFeed, recorder: Recorder, now: int, shown: Callable[[Reading, Part], None]) -> None:
     part = feed.take()
     if part is not None:
-        recorder.write(feed, feed.flow.push(part.batch, now, wall_us=now), part.dead)
+        recorder.write(feed, feed.flow.push(part.batch, now, wall_us=now), part.dead, now)
         shown(feed, part)

@@ -10,6 +10,7 @@ from headrace.features.features import MISSING
 from headrace.flows.buffer import Prepared
 from headrace.flows.identity import Names
 from headrace.flows.objects import ObjectFeature
+from headrace.flows.ordered_objects import OrderedFeature
 from headrace.flows.plan import Plan
 from headrace.flows.records import List, Records
 
@@ -23,7 +24,9 @@ class ObjectFeatures:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._features = [
-            ObjectFeature(r.feature.agg, r.feature.window, r.feature.default, r.feature.default is not MISSING)
+            (OrderedFeature if r.feature.agg.ordered else ObjectFeature)(
+                r.feature.agg, r.feature.window, r.feature.default, r.feature.default is not MISSING
+            )
             for r in plan.objects
         ]
 
@@ -93,13 +96,16 @@ class ObjectFeatures:
         for feature in self._features:
             feature.keep(slots.tolist())
 
-    def copy(self, names: Names, slots: int) -> "ObjectFeatures":
-        """The same state of `slots` slots in memory of its own."""
+    def copy(self, slots: int) -> "ObjectFeatures":
+        """The same state of `slots` slots, to go on apart from this one, which must not change meanwhile."""
         made = ObjectFeatures(self._plan)
-        if self._features:
-            records = Records(slots)
-            self.gather(names, np.arange(slots), records)
-            made.scatter(names, records)
+        made._features = [feature.copy(range(slots)) for feature in self._features]
+        return made
+
+    def followed(self) -> "ObjectFeatures":
+        """The same state, to go on with events before they come to this one."""
+        made = ObjectFeatures(self._plan)
+        made._features = [feature.followed() for feature in self._features]
         return made
 
     def gather(self, names: Names, slots: Ints, out: Records) -> None:

@@ -265,6 +265,16 @@ class ObjectFeature:
         self._windows = {new: self._windows[old] for new, old in enumerate(kept) if old in self._windows}
         self._last = {new: self._last[old] for new, old in enumerate(kept) if old in self._last}
 
+    def copy(self, slots: Iterable[int]) -> "ObjectFeature":
+        """The same state of the slots in memory of its own."""
+        made = ObjectFeature(self._agg, self._window, self._default, self._has_default)
+        made.load(*self.save(slots))
+        return made
+
+    def followed(self) -> "ObjectFeature":
+        """One that goes on from the same state, see ordered_objects.py; others do so on their own."""
+        return self.copy(range(1 + max((*self._windows, *self._last), default=-1)))
+
     def save(self, slots: Iterable[int]) -> tuple[list[bytes], list[bytes]]:
         """MessagePack of the slots' windows and of their last values; nothing where there are none."""
         encode = msgspec.msgpack.encode

@@ -37,7 +37,7 @@ class OnlineReading:
         made = cls(plan)
         made.columns = settled.columns.copy()
         made.columns.state.vk[:] = UNSEEN
-        made.objects = settled.objects.copy(settled.names, settled.columns.slots)
+        made.objects = settled.objects.followed()
         return made
 
     def take(self, slots: int, events: Prepared, clock: int, steady: int) -> Columns:

@@ -4,13 +4,15 @@ A file, frame or iterable source is one partition, 0; the offset of an event is 
 in the order of their names. A broken row has an offset too, a blank line of a text file has none.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any, NamedTuple
 
+import msgspec
 import pyarrow as pa
 
 from headrace.features.errors import DataError, did_you_mean
+from headrace.features.python_source import PythonSource
 from headrace.features.sources import FileSource, FrameSource, IterableSource, Source
 from headrace.flows.batch import EventBatch
 from headrace.flows.casting import never_fits
@@ -28,6 +30,7 @@ class Progress(NamedTuple):
 
     offset: rows read, broken ones included: where to start again. done of total: rows or bytes, for a progress bar;
     total is None where nobody knows. files: names of the files begun so far, in order; empty for other sources.
+    position: of a PythonSource, where its reader reads on, as MessagePack; empty for other sources.
     """
 
     offset: int
@@ -35,6 +38,7 @@ class Progress(NamedTuple):
     total: int | None
     unit: str
     files: tuple[str, ...] = ()
+    position: bytes = b""
 
 
 class Part(NamedTuple):
@@ -51,15 +55,17 @@ def batches(
     start: int = 0,
     *,
     files: Sequence[str] = (),
+    position: bytes = b"",
 ) -> Iterator[Part]:
     """The events of a source from row `start` on, at most `batch_size` rows at a time.
 
     Args:
-        source: a FileSource, FrameSource or IterableSource. A generator is read on from where it stands.
+        source: a FileSource, FrameSource, IterableSource or PythonSource. A generator is read on from where it stands.
         batch_size: rows per batch; memory is proportional to it (and to some MiB of text for CSV and JSON lines).
         start: `Progress.offset` of an earlier reading.
         files: `Progress.files` of the reading that `start` comes from; checked, as `start` counts rows over all
             files.
+        position: `Progress.position` of that reading.
 
     Raises:
         DataError: there is no such file, it cannot be unpacked or is no Parquet, a file has come in between those
@@ -78,9 +84,11 @@ def batches(
         )
     if isinstance(source, IterableSource):
         return _iterable(source, how, batch_size, start)
+    if isinstance(source, PythonSource):
+        return _python(source, how, batch_size, start, position)
     raise DataError(
         f"Source '{source.name}' is a {type(source).__name__}, which is not read from start to end. Read a FileSource, "
-        "a FrameSource or an IterableSource."
+        "a FrameSource, an IterableSource or a PythonSource."
     )
 
 
@@ -161,6 +169,49 @@ def _iterable(source: IterableSource, how: Reading, size: int, start: int) -> It
         batch, dead = decode_rows(source.schema, given, 0, offset, how)
         offset += len(given)
         yield Part(batch, dead, Progress(offset, offset, total, "rows"))
+
+
+def _python(source: PythonSource, how: Reading, size: int, start: int, position: bytes) -> Iterator[Part]:
+    offset = start
+    given: list[Any] = []
+    at = position
+    for rows, at in chunks(source, position):
+        given += rows
+        if len(given) >= size:
+            yield (part := _rows(source, how, given, offset, at))
+            offset, given = part.progress.offset, []
+    if given or at != position:
+        yield _rows(source, how, given, offset, at)
+
+
+def _rows(source: PythonSource, how: Reading, given: list[Any], offset: int, at: bytes) -> Part:
+    batch, dead = decode_rows(source.schema, given, 0, offset, how)
+    return Part(batch, dead, Progress(offset + len(given), offset + len(given), None, "rows", position=at))
+
+
+def chunks(source: PythonSource, position: bytes) -> Iterator[tuple[list[Any], bytes]]:
+    """What the reader of a source gives from a position on: rows, and the position after them as MessagePack.
+
+    Raises:
+        DataError: it yields something else. Whatever the reader itself raises.
+    """
+    given = source.reader.read(msgspec.msgpack.decode(position) if position else None)
+    for each in given:
+        if not isinstance(each, tuple) or len(each) != 2 or isinstance(each[0], (str, bytes, Mapping)):
+            shown = f"a tuple of {len(each)}" if isinstance(each, tuple) else f"a {type(each).__name__}"
+            raise DataError(
+                f"Source '{source.name}': its reader yielded {shown}, expected (rows, position): a list of rows, and "
+                "where to read on after them."
+            )
+        rows, at = each
+        try:
+            made = msgspec.msgpack.encode(at)
+        except (TypeError, OverflowError) as error:
+            raise DataError(
+                f"Source '{source.name}': its reader yielded a position that cannot rest in a checkpoint: {error}. "
+                "Make it of None, bool, int, float, str, bytes, list and dict."
+            ) from error
+        yield list(rows), made
 
 
 def _unchecked(columns: pa.Schema, where: str) -> None:

@@ -35,7 +35,7 @@ class Rows(NamedTuple):
 
 
 @step
-def _schedule(t, st, s, blocks, fresh):
+def schedule(t, st, s, blocks, fresh):
     """Work out the slot's next change again; `fresh`: a decaying value must also be rewritten at the next hop."""
     at = next_change(t, st, s)
     if fresh and t.decay_hop > 0 and st.si[s, ASOF] - st.si[s, NEWEST] < t.decay_until:
@@ -47,7 +47,7 @@ def _schedule(t, st, s, blocks, fresh):
 
 
 @step
-def _fold(t, st, s, vf, vi, mask, x, u, te, pos, steady):
+def fold(t, st, s, vf, vi, mask, x, u, te, pos, steady):
     """Fold event `x`, effective from `u`, into every group of slot `s` that takes it. Returns whether to reschedule.
 
     The slot's newest event moves to `u`: an event that was let in late counts as new when it came, so that it makes no
@@ -71,7 +71,8 @@ def _fold(t, st, s, vf, vi, mask, x, u, te, pos, steady):
 
 
 @step
-def _put(t, st, s, lane_f, lane_j, rows, n, kind, drifts):
+def put_row(t, st, s, lane_f, lane_j, rows, n, kind, drifts):
+    """Write row `n`: slot `s` at its as-of."""
     rows.slot[n] = s
     rows.instant[n] = st.si[s, ASOF]
     rows.newest[n] = st.si[s, NEWEST]
@@ -92,9 +93,9 @@ def settle_events(t, st, blocks, lane_f, lane_j, slots, effective, te, pos, vf, 
             if n == capacity:
                 return x, n
             changed = advance_slot(t, st, s, st.si[s, NEXT], st.si[s, NEXT])
-            _schedule(t, st, s, blocks, False)
+            schedule(t, st, s, blocks, False)
             if changed or st.si[s, WRITTEN] == NEVER:
-                _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, False)
+                put_row(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, False)
                 if candidates or rows.kind[n] != CANDIDATE:
                     n += 1
         row = st.si[s, ROW]
@@ -108,9 +109,9 @@ def settle_events(t, st, blocks, lane_f, lane_j, slots, effective, te, pos, vf, 
         if again:
             advance_slot(t, st, s, u, u)
         st.si[s, ASOF] = u
-        if _fold(t, st, s, vf, vi, mask, x, u, te[x], pos[x], u) or again:
-            _schedule(t, st, s, blocks, False)
-        _put(t, st, s, lane_f, lane_j, rows, row, EVENT, False)
+        if fold(t, st, s, vf, vi, mask, x, u, te[x], pos[x], u) or again:
+            schedule(t, st, s, blocks, False)
+        put_row(t, st, s, lane_f, lane_j, rows, row, EVENT, False)
     return slots.shape[0], n
 
 
@@ -136,9 +137,9 @@ def settle_silence(t, st, blocks, lane_f, lane_j, upto, start, rows, n, candidat
                 if n == capacity:
                     return s, n, empties
                 changed = advance_slot(t, st, s, st.si[s, NEXT], st.si[s, NEXT])
-                _schedule(t, st, s, blocks, False)
+                schedule(t, st, s, blocks, False)
                 if changed or st.si[s, WRITTEN] == NEVER:
-                    _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, False)
+                    put_row(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, False)
                     if candidates or rows.kind[n] != CANDIDATE:
                         n += 1
                 if st.si[s, NEXT] == FOREVER and is_empty(t, st, s):
@@ -162,7 +163,7 @@ def take_events(t, st, slots, effective, te, pos, vf, vi, mask, steady, dirty):
     n = 0
     for x in range(slots.shape[0]):
         s = slots[x]
-        _fold(t, st, s, vf, vi, mask, x, effective[x], te[x], pos[x], steady)
+        fold(t, st, s, vf, vi, mask, x, effective[x], te[x], pos[x], steady)
         row = st.si[s, ROW]
         if not (0 <= row < n and dirty[row] == s):
             st.si[s, ROW] = n
@@ -178,8 +179,8 @@ def write_touched(t, st, blocks, lane_f, lane_j, dirty, touched, clock, steady, 
         s = dirty[n]
         now = max(clock, st.si[s, NEWEST], st.si[s, ASOF])
         advance_slot(t, st, s, now, steady)
-        _schedule(t, st, s, blocks, True)
-        _put(t, st, s, lane_f, lane_j, rows, n, EVENT, True)
+        schedule(t, st, s, blocks, True)
+        put_row(t, st, s, lane_f, lane_j, rows, n, EVENT, True)
     return touched
 
 
@@ -200,8 +201,8 @@ def write_expired(t, st, blocks, lane_f, lane_j, clock, steady, start, rows, n, 
                 if n == capacity:
                     return s, n
                 advance_slot(t, st, s, clock, steady)
-                _schedule(t, st, s, blocks, True)
-                _put(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, True)
+                schedule(t, st, s, blocks, True)
+                put_row(t, st, s, lane_f, lane_j, rows, n, CANDIDATE, True)
                 if candidates or rows.kind[n] != CANDIDATE:
                     n += 1
             s += 1

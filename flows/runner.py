@@ -18,14 +18,17 @@ from typing import Any
 
 from headrace.features.errors import DefinitionError
 from headrace.features.sources import Source
-from headrace.features.views import ViewDefinition, definition
+from headrace.features.streams import Flow
+from headrace.features.views import ViewDefinition
 from headrace.flows.changes import OnChange
+from headrace.flows.graph.viewing import apart, different_names
 from headrace.flows.interrupts import Interrupts
 from headrace.flows.live import LiveFeed, run_live
 from headrace.flows.pipeline import SourceFlow
 from headrace.flows.read import BATCH_SIZE, Part, batches
 from headrace.flows.recording import Reading, Recorder, Summary
 from headrace.flows.warm import warm
+from headrace.flows.worker.interpreter import rare_collection
 from headrace.stores.checkpoints import Checkpoint
 
 CHECKPOINT_EVERY_S = 10.0
@@ -60,15 +63,19 @@ class _Feed(Reading):
         super().__init__(SourceFlow(source, views), checkpoint, on_change)
         if self.flow.backfills:
             self.flow.graft(_history(source, views, size, self.offset, self.files))
-        self._parts: Iterator[Part] = batches(source, size, self.offset, files=self.files)
+        self._parts: Iterator[Part] = batches(source, size, self.offset, files=self.files, position=self.position)
         self.next: Part | None = None
-        self.ended = False
+        self._ended = False
 
     def fetch(self) -> None:
         """Have the next batch at hand, unless the source has ended."""
-        if self.next is None and not self.ended:
+        if self.next is None and not self._ended:
             self.next = next(self._parts, None)
-            self.ended = self.next is None
+            self._ended = self.next is None
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
 
     @property
     def reached(self) -> int:
@@ -103,7 +110,8 @@ def run(
     with a checkpoint.
 
     Args:
-        views: feature views or definitions, over any number of sources.
+        views: feature views or definitions, and flows of steps, over any number of sources. A source that several
+            of them name is read once. A view over a stream has its flow run too.
         data: folder of the embedded online store, the offline log and the checkpoints; made if it is not there.
         live: the clock is the wall's: events are taken as they come, however few, and values fall while none come.
             Otherwise a replay: the clock is the stream's newest event, and sources are read as fast as they can be. A
@@ -122,15 +130,17 @@ def run(
         DataError: a source cannot be read at all. Single bad rows become dead letters instead.
     """
     began = time.perf_counter()
-    sources = by_source([definition(view) for view in views])
-    warm()
-    with Recorder(Path(data), "wall" if live else "stream") as recorder:
+    flows, every, over = apart(views)
+    sources = by_source(every, flows)
+    if every or over:  # flows of steps alone need no compiled kernels
+        warm()
+    with rare_collection(), Recorder(Path(data), "wall" if live else "stream") as recorder:
         summary = recorder.summary
 
         def shown(feed: Reading, part: Part) -> None:
             made = part.progress
             summary.read[feed.name] += made.offset - feed.offset
-            feed.offset, feed.files = made.offset, made.files
+            feed.offset, feed.files, feed.position = made.offset, made.files, made.position
             if progress is not None:
                 progress(Step(feed.name, made.done, made.total, made.unit, feed.flow.newest_us, summary))
 
@@ -143,45 +153,86 @@ def run(
                 )
             streams = [LiveFeed(source, its, recorder.checkpoint, batch_size, on_change) for source, its in sources]
             for stream in streams:
-                recorder.change(stream)
-                recorder.follow(stream)
+                recorder.change(stream.flow)
+                recorder.follow(stream.flow)
+            recorder.attach(streams, flows, on_change, over)
             run_live(streams, recorder, checkpoint_every_s, shown)
             readings = streams
         else:
             feeds = [_Feed(source, its, recorder.checkpoint, batch_size, on_change) for source, its in sources]
             for feed in feeds:
-                recorder.change(feed)
-                recorder.follow(feed)
+                recorder.change(feed.flow)
+                recorder.follow(feed.flow)
+            recorder.attach(feeds, flows, on_change, over)
             _replay(feeds, recorder, checkpoint_every_s, shown)
             readings = feeds
+        if not summary.stopped:
+            recorder.finish()
+        clock = _newest_of(readings)
+        if clock is not None and not live:
+            recorder.advance(clock)
         recorder.commit(readings, tails=True)
-        summary.entities = {name: n for reading in readings for name, n in reading.flow.entities.items()}
     summary.seconds = time.perf_counter() - began
     return summary
 
 
-def by_source(views: Sequence[ViewDefinition]) -> list[tuple[Source, list[ViewDefinition]]]:
-    """The views of each source, in the order in which the sources are first named.
+def by_source(views: Sequence[ViewDefinition], flows: Sequence[Flow] = ()) -> list[tuple[Source, list[ViewDefinition]]]:
+    """The views of each source, in the order in which the sources are first named; those that only flows read too.
 
     Raises:
-        DefinitionError: no views, two of one name, or two sources of one name.
+        DefinitionError: no views and no flows, two of one name, or two sources of one name; a view over a stream.
     """
-    if not views:
-        raise DefinitionError("No views to run. Define one: class DriverActivity(FeatureView, source=..., entity=...).")
-    found: dict[str, tuple[Source, list[ViewDefinition]]] = {}
-    names: set[str] = set()
     for view in views:
-        source, its = found.setdefault(view.source.name, (view.source, []))
-        if source is not view.source and repr(source) != repr(view.source):
+        if view.source.kind == "stream":
             raise DefinitionError(
-                f"Two different sources are named '{source.name}': {source!r} and {view.source!r}. A checkpoint tells "
-                "sources apart by name; give one of them another."
+                f"View '{view.name}' is over the stream '{view.source.name}', and only `headrace run` computes flows "
+                "of steps; it reads files from their beginning too. Run it: headrace run FILE, or headrace.run([...]). "
+                "Training sets come from the log that it writes: log=OfflineLog(...)."
             )
-        if view.name in names:
-            raise DefinitionError(f"Two views are named '{view.name}'. Give one of them another name, with name='...'.")
-        names.add(view.name)
-        its.append(view)
+    if not views and not flows:
+        raise DefinitionError("No views to run. Define one: class DriverActivity(FeatureView, source=..., entity=...).")
+    for flow in flows:
+        if not flow.steps:
+            raise DefinitionError(f"Flow '{flow.name}' has no steps. Begin it with flow.read(source).")
+        if [each.name for each in flows].count(flow.name) > 1:
+            raise DefinitionError(f"Two flows are named '{flow.name}'. Give one of them another name.")
+    different_names(views)
+    found: dict[str, tuple[Source, list[ViewDefinition]]] = {}
+    for view in views:
+        _same(found, view.source).append(view)
+    for flow in flows:
+        for source in flow.sources:
+            _same(found, source)
     return list(found.values())
+
+
+def _newest_of(readings: Iterable[Reading]) -> int | None:
+    """The newest event of all sources, microseconds; None before the first."""
+    return max((each.flow.newest_us for each in readings if each.flow.newest_us is not None), default=None)
+
+
+def sources_read(views: Iterable[ViewDefinition]) -> list[Source]:
+    """The sources that views are computed from, those of streams among them, each once.
+
+    Raises:
+        DefinitionError: two sources of one name.
+    """
+    found: dict[str, tuple[Source, list[ViewDefinition]]] = {}
+    for view in views:
+        for root in view.source.roots:
+            _same(found, root)
+    return [source for source, _ in found.values()]
+
+
+def _same(found: dict[str, tuple[Source, list[ViewDefinition]]], source: Source) -> list[ViewDefinition]:
+    """The views of a source, which is no other one than that found under its name."""
+    first, its = found.setdefault(source.name, (source, []))
+    if first is not source and repr(first) != repr(source):
+        raise DefinitionError(
+            f"Two different sources are named '{source.name}': {first!r} and {source!r}. A checkpoint tells sources "
+            "apart by name; give one of them another."
+        )
+    return its
 
 
 def _replay(
@@ -205,7 +256,7 @@ def _replay(
                 recorder.commit(feeds)
                 due = time.monotonic() + checkpoint_every_s
         recorder.summary.stopped = interrupts.asked
-    clock = max((feed.flow.newest_us for feed in feeds if feed.flow.newest_us is not None), default=None)
+    clock = _newest_of(feeds)
     for feed in feeds:
         if clock is not None:
             recorder.write(feed, feed.flow.advance(clock))

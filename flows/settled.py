@@ -90,7 +90,7 @@ class SettledReading:
         """The same state in memory of its own."""
         made = SettledReading(self._plan, self.names)
         made.columns = self.columns.copy()
-        made.objects = self.objects.copy(self.names, self.columns.slots)
+        made.objects = self.objects.copy(self.columns.slots)
         made.derivation = self.derivation.copy()
         return made
 

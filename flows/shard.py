@@ -75,7 +75,7 @@ class ShardOperator:
         entity = self.view.entity
         self._keys = KeyTable(entity.keys, [self.view.schema.field(key).dtype for key in entity.keys])
         self._settled = SettledReading(self._plan)
-        self._online = OnlineReading(self._plan)
+        self._online = OnlineReading.after(self._plan, self._settled)
         self._buffer = SettlingBuffer()
         self._known = 0  # keys when it was last looked which entities are gone
         self._clock = BEGINNING

@@ -46,12 +46,15 @@ def least_watermark(newest, heard, known, scalars, lateness, idle_after):
 
 @njit(cache=True)
 def judge(
-    te, partition, code, seen, newest, heard, known, scalars, rules, stream_clock, count_late, verdict, effective, mark
-):
+    te, partition, code, seen, came_by, newest, heard, known, scalars, rules, stream_clock, count_late, judged, verdict,
+    effective, mark,
+):  # fmt: skip
     """Fill `verdict`, `effective` and `mark` (the instant that decided) for events 0..n-1 and move the state.
 
     te, partition: (n,) event time and partition. code: (n,) which id an event has, -1 for none, into `seen`: (ids,)
-    the effective instant of the id's first event, NEVER for an id not seen.
+    the effective instant of the id's first event, NEVER for an id not seen. came_by: (ids,) the partition of that
+    event, or -1. judged: each partition has been judged by itself before, so that what repeats an event of its own
+    partition is another event.
     """
     lateness = rules[LATENESS]
     for e in range(te.shape[0]):
@@ -65,7 +68,8 @@ def judge(
         settled = max(scalars[FLOW], rules[SETTLED])
         bound = max(own, settled)
         effective[e] = t
-        if code[e] >= 0 and seen[code[e]] != NEVER and seen[code[e]] >= bound:
+        id = code[e]
+        if id >= 0 and seen[id] != NEVER and seen[id] >= bound and not (judged and came_by[id] == p):
             verdict[e] = DUPLICATE
         elif t > rules[NEWEST_ALLOWED]:
             verdict[e] = AHEAD
@@ -87,8 +91,9 @@ def judge(
                     scalars[STARTED] = t
         if known[p]:
             heard[p] = max(heard[p], scalars[CLOCK])
-        if verdict[e] <= COUNTED and code[e] >= 0:
-            seen[code[e]] = effective[e]
+        if verdict[e] <= COUNTED and id >= 0:
+            seen[id] = effective[e]
+            came_by[id] = p
 
 
 def empty_state(partitions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from headrace.features.errors import DefinitionError
 from headrace.features.kafka_source import KafkaSource, option_name
+from headrace.features.sinks import KafkaSink
 from headrace.flows.kafka.secrets import expand
 
 BOOTSTRAP = "HEADRACE_KAFKA_BOOTSTRAP"
@@ -93,7 +94,9 @@ def consumer_config(
     return _completed({**CONNECTION_DEFAULTS, **CONSUMER_DEFAULTS, **given, "group.id": group}, source, own)
 
 
-def producer_config(source: KafkaSource, overrides: Mapping[str, Any] | None = None, **own: Any) -> dict[str, Any]:
+def producer_config(
+    source: KafkaSource | KafkaSink, overrides: Mapping[str, Any] | None = None, **own: Any
+) -> dict[str, Any]:
     """librdkafka's settings for a producer on the source's cluster; of the source's options those of the connection.
 
     Of `overrides` those that only a consumer has are left out too.
@@ -102,7 +105,9 @@ def producer_config(source: KafkaSource, overrides: Mapping[str, Any] | None = N
     return _completed({**CONNECTION_DEFAULTS, **PRODUCER_DEFAULTS, **given}, source, own)
 
 
-def admin_config(source: KafkaSource, overrides: Mapping[str, Any] | None = None, **own: Any) -> dict[str, Any]:
+def admin_config(
+    source: KafkaSource | KafkaSink, overrides: Mapping[str, Any] | None = None, **own: Any
+) -> dict[str, Any]:
     """librdkafka's settings for an administrator of the source's cluster."""
     given = {n: v for n, v in _given(source, overrides).items() if _is_connection(n)}
     return _completed({**CONNECTION_DEFAULTS, **given}, source, own)
@@ -143,7 +148,7 @@ def _is_connection(name: str) -> bool:
     return name.startswith(_CONNECTION)
 
 
-def _given(source: KafkaSource, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+def _given(source: KafkaSource | KafkaSink, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the source, the environment and the run say, by librdkafka's names."""
     named = {option_name(name): value for name, value in source.options.items()}
     if BOOTSTRAP in os.environ:
@@ -153,10 +158,10 @@ def _given(source: KafkaSource, overrides: Mapping[str, Any] | None) -> dict[str
     return {name: value for name, value in named.items() if not name.startswith("schema.registry.")}
 
 
-def _completed(config: dict[str, Any], source: KafkaSource, own: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(config: dict[str, Any], source: KafkaSource | KafkaSink, own: Mapping[str, Any]) -> dict[str, Any]:
     if not config.get("bootstrap.servers") and not config.get("metadata.broker.list"):
         raise DefinitionError(
-            f"KafkaSource '{source.name}' names no Kafka. Write bootstrap_servers='host:9092' in the source, set "
+            f"{type(source).__name__} '{source.name}' names no Kafka. Write bootstrap_servers='host:9092' in it, set "
             f"{BOOTSTRAP}, or put it into headrace.toml."
         )
     # librdkafka knows several settings by two names and the last one set wins; ours must not hide the user's.

@@ -15,7 +15,8 @@ class ClientStatistics:
     round_trip_s: broker -> mean time of a request to it since the look before, in seconds, of those that answered.
     up: brokers with a connection that stands. down: those with a connection that is being tried again.
     queued: messages read ahead, or waiting to be sent. queued_bytes: the same in bytes.
-    received: messages since the client was made.
+    received: messages since the client was made. joining: where a consumer is in joining its group, in librdkafka's
+        words, "steady" being joined; "" of other clients.
     """
 
     lag: Mapping[tuple[str, int], int]
@@ -25,6 +26,7 @@ class ClientStatistics:
     queued: int
     queued_bytes: int
     received: int
+    joining: str = ""
 
 
 def statistics_config(hear: Callable[[ClientStatistics], None], every_s: float = 5.0) -> dict[str, Any]:
@@ -57,4 +59,5 @@ def read(text: str) -> ClientStatistics:
         queued=told["msg_cnt"] + sum(p["fetchq_cnt"] for _, known in partitions for p in known),
         queued_bytes=told["msg_size"] + sum(p["fetchq_size"] for _, known in partitions for p in known),
         received=told["rxmsgs"],
+        joining=told.get("cgrp", {}).get("join_state", ""),
     )

@@ -99,6 +99,17 @@ class Cluster:
         self._told_about(topic)
         return True
 
+    def ensure_repartition_topic(self, topic: str, partitions: int) -> int:
+        """How many partitions a flow's repartition topic has; it is made with so many if it is not there.
+
+        Nothing in it expires: its readers let go what their checkpoints have passed.
+        """
+        there = self.topics().get(topic)
+        if there:
+            return there
+        self.ensure_topic(topic, partitions, settings={"retention.ms": "-1", "retention.bytes": "-1"})
+        return partitions
+
     def _told_about(self, topic: str) -> int:
         """How many partitions a topic has that was just made: brokers learn of it a moment later."""
         wait = tenacity.Retrying(

@@ -1,5 +1,7 @@
 """A consumer of a group as a reader uses it: messages or words about what is wrong, and nothing lost in callbacks."""
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,8 +10,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from headrace.flows.kafka.errors import AccessError, explained
 from headrace.flows.kafka.logs import logger_of
-from headrace.flows.kafka.statistics import statistics_config
+from headrace.flows.kafka.statistics import ClientStatistics, statistics_config
 from headrace.flows.worker.observing import Observer
+
+logger = logging.getLogger("headrace.worker")
 
 Place = tuple[str, int]
 """Topic and partition."""
@@ -18,6 +22,11 @@ Partitions = Callable[[Any, list[Any]], None]
 
 KEEP_BACK_S = 1.0
 """After this long messages that could not be taken are tried again."""
+ASTRAY_S = (30.0, 480.0)
+"""How long a client that was in its group may be out of it, while brokers answer, before another takes its place: at
+first, and at most after it had to be done again and again."""
+CLOSE_S = 10.0
+"""How long leaving the group may take; it misses who has not left after the session timeout anyway."""
 
 
 class GroupConsumer:
@@ -56,13 +65,22 @@ class GroupConsumer:
         self._back_s = 0.0
         self._failure: BaseException | None = None
         self._closed = False
-        own = {"enable.partition.eof": with_ends, "logger": logger_of(config), "error_cb": self._hear}
-        shown = ",".join(self._topics)
-        measured = statistics_config(lambda found: observer.client(shown, found))
-        self.client = Consumer({**measured, **config, **own})
-        self.client.subscribe(
-            self._topics, on_assign=self._kept(assigned), on_revoke=self._kept(revoked), on_lost=self._kept(lost)
-        )
+        self._with_ends = with_ends
+        self._callbacks = {"on_assign": self._joined(assigned), "on_revoke": revoked, "on_lost": lost}
+        self._joined_s: float | None = None
+        self._astray_s = ASTRAY_S[0]
+        self.client = self._subscribed()
+
+    def _subscribed(self) -> Consumer:
+        own = {"enable.partition.eof": self._with_ends, "logger": logger_of(self._config), "error_cb": self._hear}
+        client = Consumer({**statistics_config(self._measured), **self._config, **own})
+        client.subscribe(self._topics, **{name: self._kept(each) for name, each in self._callbacks.items()})
+        return client
+
+    def _measured(self, found: ClientStatistics) -> None:
+        self._observer.client(",".join(self._topics), found)
+        if found.joining == "steady":
+            self._joined_s, self._astray_s = time.monotonic(), ASTRAY_S[0]
 
     def poll(self, timeout_s: float) -> list[Any]:
         """Messages that have come, at most a batch; waits for the first of them.
@@ -152,23 +170,39 @@ class GroupConsumer:
             return False
         return True
 
-    def close(self) -> None:
-        """Leave the group; what is assigned is handed over first."""
-        try:
-            self._call(self.client.close)
-        finally:
-            self._closed = True
+    def is_astray(self) -> bool:
+        """Whether the client was in its group, has been out of it for long, and brokers answer all the same.
 
-    def abandon(self) -> None:
-        """Leave the group after a failure, handing nothing over. A client that is not closed may hang the interpreter
-        when it is collected."""
+        librdkafka's link to the group's coordinator was seen to stay down for good after a broker had stood still for
+        some seconds: such a client neither joins again nor closes.
+        """
+        return self._joined_s is not None and time.monotonic() - self._joined_s >= self._astray_s and self.is_back()
+
+    def renew(self) -> None:
+        """Another client in place of this one, of which nothing is assigned any more."""
+        logger.warning("the Kafka client of %s was out of its group for long; a new one joins", ", ".join(self._topics))
+        old, self.client = self.client, self._subscribed()
+        self._joined_s, self._astray_s = time.monotonic(), min(2 * self._astray_s, ASTRAY_S[1])
+        self.ends.clear()
+        self._back = []
+        _left(old)
+
+    def close(self) -> None:
+        """Leave the group; what was assigned must have been handed over before."""
         if not self._closed:
             self._closed = True
-            self.client.close()
+            _left(self.client)
 
-    def _kept(self, callback: Callable[[Any, list[Any]], None]) -> Callable[[Any, list[Any]], None]:
+    def _joined(self, assigned: Partitions) -> Partitions:
         def called(consumer: Any, partitions: list[Any]) -> None:
-            if self._closed:
+            self._joined_s = time.monotonic()
+            assigned(consumer, partitions)
+
+        return called
+
+    def _kept(self, callback: Partitions) -> Partitions:
+        def called(consumer: Any, partitions: list[Any]) -> None:
+            if self._closed or consumer is not self.client:
                 return  # the client then does by itself what the group wants
             try:
                 callback(consumer, partitions)
@@ -176,3 +210,15 @@ class GroupConsumer:
                 self._failure = error
 
         return called
+
+
+def _left(client: Any) -> None:
+    """Close a client, which leaves its group; one that hangs meanwhile is left to itself.
+
+    A client that is not closed may hang the interpreter when it is collected. The thread keeps it from that.
+    """
+    leaving = threading.Thread(target=client.close, name="leave group", daemon=True)
+    leaving.start()
+    leaving.join(CLOSE_S)
+    if leaving.is_alive():
+        logger.warning("a Kafka client did not leave its group within %.0f s; the group misses it soon", CLOSE_S)

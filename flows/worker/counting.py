@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headrace.features.streams import Flow
 from headrace.flows.kafka.statistics import ClientStatistics
 from headrace.flows.recording import Summary
 from headrace.flows.worker.observing import Observer
@@ -66,7 +67,7 @@ class Counting:
     def recovered(self, what: str) -> None:
         self._after.recovered(what)
 
-    def summary(self, sources: Iterable[tuple[Any, Any]]) -> Summary:
+    def summary(self, sources: Iterable[tuple[Any, Any]], flows: Iterable[Flow] = ()) -> Summary:
         """What was counted. `taken` is of the sources' own partitions, not once more of the repartition topics'."""
         made = Summary()
         for source, _ in sources:
@@ -87,6 +88,13 @@ class Counting:
                     made.dead[detail] += count
                 elif kind == "missing" and own:
                     made.missing[f"{source.name}.{detail}"] += count
+        stages = tuple(f"{flow.name}.by." for flow in flows)
+        for (part, what), count in self._counts.items():
+            kind, _, detail = what.partition(":")
+            if kind == "given":
+                made.given[detail] += count
+            elif kind == "dead" and part.startswith(stages):
+                made.dead[detail] += count
         for (view, where), rows in self._rows.items():
             (made.online_rows if where == "online" else made.log_rows)[view] += rows
         return made

@@ -7,11 +7,10 @@ otherwise; the receiver takes of each message only the events at or after the `n
 once, without transactions and whoever else still sends (a zombie sends the same events at the same offsets).
 """
 
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,7 +20,7 @@ import pyarrow as pa
 from headrace.features.errors import DataError
 from headrace.features.events import EventSchema
 from headrace.flows.batch import ARROW_TYPES, BatchColumn, EventBatch, Ints
-from headrace.stores.keys import encode_key
+from headrace.stores.keys import key_numbers
 
 HEADER = "headrace"
 MAX_BYTES = 900_000
@@ -47,6 +46,16 @@ class Cover(msgspec.Struct, frozen=True):
     version: int = 1
 
 
+class Versioned(Protocol):
+    """A cover, of whatever kind."""
+
+    @property
+    def version(self) -> int: ...
+
+
+C = TypeVar("C", bound=Versioned)
+
+
 @dataclass(frozen=True)
 class Routed:
     """A received message: its cover, and the events, of which some may have come before."""
@@ -58,27 +67,29 @@ class Routed:
 def targets(batch: EventBatch, keys: Sequence[str], partitions: int) -> npt.NDArray[np.int64]:
     """(n,) partition of the repartition topic of each event; -1 where a key is null and the event concerns nobody.
 
-    The same on every machine and in every version: CRC-32 of the keys' canonical bytes, combined column by column.
+    The same on every machine and in every version: the rest of `key_number`.
     """
-    mixed = np.zeros(len(batch), dtype=np.uint64)
-    present = np.ones(len(batch), dtype=np.bool_)
-    for key in keys:
-        array = batch.arrow(key)
-        coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-        words = coded.dictionary
-        if pa.types.is_timestamp(words.type):
-            words = words.cast(pa.int64())
-        hashes = np.fromiter(
-            (zlib.crc32(encode_key((word,))) for word in words.to_pylist()), dtype=np.uint64, count=len(words)
-        )
-        here = batch.valid(key)
-        codes = coded.indices.fill_null(0).to_numpy(zero_copy_only=False)
-        if len(hashes):
-            mixed = (mixed * np.uint64(0x9E3779B1) + hashes[codes]) & np.uint64(0xFFFFFFFF)
-        present &= here
-    found = (mixed % np.uint64(partitions)).astype(np.int64)
+    numbers, present = numbered(batch, keys)
+    found = (numbers % np.uint64(partitions)).astype(np.int64)
     found[~present] = -1
     return found
+
+
+def numbered(batch: EventBatch, keys: Sequence[str]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+    """(n,) `key_number` of each event's entity, and (n,) bool: no part of the key is null."""
+    present = np.ones(len(batch), dtype=np.bool_)
+    for key in keys:
+        present &= batch.valid(key)
+    return key_numbers([batch.arrow(key) for key in keys]), present
+
+
+def by_target(batch: EventBatch, target: Ints, partitions: int) -> Iterator[tuple[int, EventBatch]]:
+    """Each partition of the repartition topic that is the target of some events, and these in their order."""
+    order = np.argsort(target, kind="stable")
+    cuts = np.searchsorted(target[order], np.arange(partitions + 1))
+    for q, (start, end) in enumerate(pairwise(cuts.tolist())):
+        if start < end:
+            yield q, batch.take(order[start:end])
 
 
 class Sender:
@@ -108,12 +119,8 @@ class Sender:
         """Send the events of `batch`, which are all those taken before offset `upto`."""
         if not len(batch):
             return
-        target = targets(batch, self._keys, len(self._next))
-        order = np.argsort(target, kind="stable")
-        cuts = np.searchsorted(target[order], np.arange(len(self._next) + 1))
-        for q, (start, end) in enumerate(pairwise(cuts.tolist())):
-            if start < end:
-                self._send(q, batch.take(order[start:end]), upto, newest)
+        for q, part in by_target(batch, targets(batch, self._keys, len(self._next)), len(self._next)):
+            self._send(q, part, upto, newest)
 
     def tell(self, upto: int, newest: int | None) -> None:
         """Say to every target that does not know how far the source partition has come."""
@@ -122,7 +129,7 @@ class Sender:
                 self._emit(q, b"", upto, newest)
 
     def _send(self, q: int, batch: EventBatch, upto: int, newest: int | None) -> None:
-        parts = list(_cut(batch))
+        parts = list(in_messages(batch, encode))
         for i, (part, value) in enumerate(parts):
             last = i == len(parts) - 1
             # Only the last part of a batch knows that the partition has come to its newest event.
@@ -135,31 +142,38 @@ class Sender:
         self._told[q] = (upto, newest)
 
 
-def _cut(batch: EventBatch) -> Iterator[tuple[EventBatch, bytes]]:
+def in_messages(batch: EventBatch, encoded: Callable[[EventBatch], bytes]) -> Iterator[tuple[EventBatch, bytes]]:
     """The events in order, in parts whose messages are small enough for Kafka."""
     for start in range(0, len(batch), EVENTS):
-        yield from _halves(batch if len(batch) <= EVENTS else batch.take(slice(start, start + EVENTS)))
+        part = batch if len(batch) <= EVENTS else batch.take(slice(start, start + EVENTS))
+        yield from _halves(part, encoded)
 
 
-def _halves(batch: EventBatch) -> Iterator[tuple[EventBatch, bytes]]:
-    value = encode(batch)
+def _halves(batch: EventBatch, encoded: Callable[[EventBatch], bytes]) -> Iterator[tuple[EventBatch, bytes]]:
+    value = encoded(batch)
     if len(value) <= MAX_BYTES or len(batch) == 1:
         yield batch, value
         return
     middle = len(batch) // 2
-    yield from _halves(batch.take(slice(0, middle)))
-    yield from _halves(batch.take(slice(middle, len(batch))))
+    yield from _halves(batch.take(slice(0, middle)), encoded)
+    yield from _halves(batch.take(slice(middle, len(batch))), encoded)
 
 
 def encode(batch: EventBatch) -> bytes:
     """Events of one partition as an Arrow IPC stream."""
+    return encode_with(batch, {_OFFSET: batch.offset})
+
+
+def encode_with(batch: EventBatch, places: Mapping[str, Ints]) -> bytes:
+    """Events, and more columns under their names, as an Arrow IPC stream; effective instants where they differ."""
     names, arrays = [], []
     for name in batch:
         array = batch.arrow(name)
         names.append(name)
         arrays.append(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array)
-    names.append(_OFFSET)
-    arrays.append(pa.array(batch.offset))
+    for name, numbers in places.items():
+        names.append(name)
+        arrays.append(pa.array(numbers))
     if batch.effective is not batch.time and not np.array_equal(batch.effective, batch.time):
         names.append(_EFFECTIVE)
         arrays.append(pa.array(batch.effective))
@@ -177,16 +191,7 @@ def receive(schema: EventSchema, value: bytes | None, headers: Sequence[tuple[st
     Raises:
         DataError: it is none of ours, or of an event class that lacked a field of today's.
     """
-    said = dict(headers or ()).get(HEADER)
-    try:
-        cover = msgspec.msgpack.decode(said or b"", type=Cover)
-    except msgspec.MsgspecError as error:
-        raise DataError(
-            f"a message without a readable '{HEADER}' header: {error}. Somebody else writes to the repartition topic; "
-            "give the flow another name, or delete the topic and start afresh"
-        ) from None
-    if cover.version != 1:
-        raise DataError(f"a message of version {cover.version}, this Headrace reads 1. Upgrade all workers together")
+    cover = cover_in(headers, HEADER, Cover)
     if not value:
         return Routed(cover, None)
     with pa.ipc.open_stream(value) as reader:
@@ -194,7 +199,37 @@ def receive(schema: EventSchema, value: bytes | None, headers: Sequence[tuple[st
     return Routed(cover, _events(schema, table, cover.partition))
 
 
+def cover_in(headers: Sequence[tuple[str, bytes]] | None, header: str, kind: type[C]) -> C:
+    """What a message of a repartition topic says of itself, in a header of that name.
+
+    Raises:
+        DataError: it has no such header, or one of another version.
+    """
+    said = dict(headers or ()).get(header)
+    try:
+        cover = msgspec.msgpack.decode(said or b"", type=kind)
+    except msgspec.MsgspecError as error:
+        raise DataError(
+            f"a message without a readable '{header}' header: {error}. Somebody else writes to the repartition topic; "
+            "give the flow another name, or delete the topic and start afresh"
+        ) from None
+    if cover.version != 1:
+        raise DataError(f"a message of version {cover.version}, this Headrace reads 1. Upgrade all workers together")
+    return cover
+
+
 def _events(schema: EventSchema, record: pa.RecordBatch, partition: int) -> EventBatch:
+    columns, effective = columns_sent(schema, record)
+    time = columns[schema.time_field].values()
+    return EventBatch.of(columns, time, partition, ints_sent(record, _OFFSET), effective)
+
+
+def columns_sent(schema: EventSchema, record: pa.RecordBatch) -> tuple[dict[str, BatchColumn], Ints | None]:
+    """The columns of events that were sent on, and their effective instants; None where these are their own.
+
+    Raises:
+        DataError: a field is not there.
+    """
     n = record.num_rows
     columns: dict[str, BatchColumn] = {}
     have = set(record.schema.names)
@@ -209,15 +244,12 @@ def _events(schema: EventSchema, record: pa.RecordBatch, partition: int) -> Even
                 "field was added. Declare it `| None`, or let the flow of before finish them first"
             )
         columns[field.name] = BatchColumn(field.dtype, arrow=array)
-    time = columns[schema.time_field].values()
-    effective: Any = None
-    if _EFFECTIVE in have:
-        effective = record.column(_EFFECTIVE).to_numpy()
-    return EventBatch.of(columns, time, partition, _ints(record.column(_OFFSET)), effective)
+    return columns, ints_sent(record, _EFFECTIVE) if _EFFECTIVE in have else None
 
 
-def _ints(array: pa.Array) -> Ints:
-    values: Ints = array.to_numpy()
+def ints_sent(record: pa.RecordBatch, name: str) -> Ints:
+    """(n,) int64, one of the columns sent beside the events."""
+    values: Ints = record.column(name).to_numpy()
     return values
 
 

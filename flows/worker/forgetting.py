@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from headrace.features.kafka_source import KafkaSource
-from headrace.features.views import definition
+from headrace.flows.graph.viewing import apart
 from headrace.flows.kafka.topics import Cluster
 from headrace.flows.runner import by_source
 from headrace.flows.worker.opening import LOG, ONLINE
@@ -20,16 +20,21 @@ logger = logging.getLogger("headrace.worker")
 def forget(views: Iterable[Any], settings: FlowSettings) -> None:
     """Delete the flow's log with its checkpoints, its rows and positions online, and its repartition topics.
 
+    views: with the flows of steps that run beside them. What these have written to sinks stays.
     No worker of the flow may run meanwhile. Topics of sources and consumer groups stay as they are.
 
     Raises:
         ClusterError: Kafka does not answer or does not allow it. StoreError: a store cannot be reached.
     """
-    found = by_source([definition(view) for view in views])
+    flows, every, over = apart(views)
+    found = by_source(every, flows)
     for source, _ in found:
         if isinstance(source, KafkaSource):
             cluster = Cluster.of(source, settings.kafka)
-            prefix = repartition_prefix(settings.name, source)
+            prefix = (
+                repartition_prefix(settings.name, source),
+                *(f"headrace.{settings.name}.{flow.name}.by." for flow in flows),
+            )
             gone = [topic for topic in cluster.topics() if topic.startswith(prefix)]
             cluster.delete_topics(gone)
             if gone:
@@ -38,9 +43,8 @@ def forget(views: Iterable[Any], settings: FlowSettings) -> None:
     store = open_online(place, project=settings.project, layout=settings.layout)  # type: ignore[arg-type]
     try:
         store.forget_writers(f"{settings.name}/")
-        for _, its in found:
-            for view in its:
-                store.drop(view.name)
+        for view in (*every, *over):
+            store.drop(view.name)
     finally:
         store.close()
     remove_log(f"{settings.data.rstrip('/')}/{LOG}")

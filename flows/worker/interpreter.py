@@ -25,14 +25,24 @@ def tuned_interpreter() -> Iterator[None]:
 
     Cycles are still found, only later: some ten thousand objects may wait.
     """
-    thresholds, turn = gc.get_threshold(), sys.getswitchinterval()
+    turn = sys.getswitchinterval()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*THRESHOLDS)
     sys.setswitchinterval(TURN_S)
+    try:
+        with rare_collection():
+            yield
+    finally:
+        sys.setswitchinterval(turn)
+        gc.unfreeze()
+
+
+@contextmanager
+def rare_collection() -> Iterator[None]:
+    """Collect rarely, for the time of a `with` statement."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*THRESHOLDS)
     try:
         yield
     finally:
-        sys.setswitchinterval(turn)
         gc.set_threshold(*thresholds)
-        gc.unfreeze()

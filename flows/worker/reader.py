@@ -122,6 +122,8 @@ class Reader:
                 self.tasks[at].come_to(offset)
         self.group.ends.clear()
         self.tenancy.watch(now)
+        for task in self.tasks.values():
+            task.settle_sinks()
         self._press()
         self._checkpoint(now)
         if now - self._shown >= 1.0:
@@ -196,11 +198,14 @@ class Reader:
         observer = self._place.observer
         if self.group.troubled and self.group.is_back():
             self.group.recovered()
+        if self.tenancy.vacant and self.group.is_astray():
+            self.group.renew()
+            self.consumer = self.tenancy.client = self.group.client
         offsets = []
         for at, task in self.tasks.items():
             _, high = self.consumer.get_watermark_offsets(TopicPartition(*at), cached=True)
             lag = None if high is None or high < 0 else max(0, high - task.offset)
-            observer.position(task.part, offset=task.offset, lag=lag, watermark_us=task.flow.watermark_us)
+            observer.position(task.part, offset=task.offset, lag=lag, watermark_us=task.watermark_us)
             if task.log.committed > self._committed.get(at, -1):
                 self._committed[at] = task.log.committed
                 offsets.append(TopicPartition(at[0], at[1], task.log.committed))
@@ -224,6 +229,7 @@ class Reader:
         for at in places:
             task = self.tasks[at]
             self._place.logs.drained(task.log, max(0.0, until - time.monotonic()))
+            task.settle_sinks()
         offsets = [
             TopicPartition(at[0], at[1], self.tasks[at].log.committed)
             for at in places

@@ -15,14 +15,16 @@ from headrace.flows.kafka.decoding import MessageDecoder
 from headrace.flows.kafka.errors import ClusterError
 from headrace.flows.kafka.registry import UnreachableRegistryError
 from headrace.flows.kafka.topics import Cluster
-from headrace.flows.pipeline import SourceFlow
 from headrace.flows.worker.consuming import Place
-from headrace.flows.worker.history import history_of_partition, history_of_target
+from headrace.flows.worker.flow_plan import FlowPlan
+from headrace.flows.worker.history import Topic
 from headrace.flows.worker.opening import Workplace, open_routed_task, open_source_task
 from headrace.flows.worker.outbox import Outbox
 from headrace.flows.worker.reader import Reader, runs_of, sampled_stamps
+from headrace.flows.worker.routed_task import RoutedTask
+from headrace.flows.worker.source_task import SourceTask
 from headrace.flows.worker.stages import Route, Stages
-from headrace.flows.worker.task import RoutedTask, SourceTask, Task, judged_source
+from headrace.flows.worker.task import Task
 
 SAY_S = 0.25
 """How often a source partition tells the repartition topics how far it has come, when it has sent nothing."""
@@ -33,7 +35,8 @@ AHEAD_US = MINUTE
 class SourceReader(Reader):
     """Reads a source's topics.
 
-    numbers: of all its partitions. route_partitions: of each repartition topic.
+    numbers: of all its partitions. route_partitions: of each repartition topic of views. plans: of flows of steps that
+    read it.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class SourceReader(Reader):
         route_partitions: Mapping[str, int],
         outbox: Outbox | None,
         ends: Mapping[Place, int] | None,
+        plans: Sequence[FlowPlan] = (),
     ) -> None:
         self._stages = stages
+        self._plans = tuple(plans)
         self._source: KafkaSource = stages.source
         self._single = len(stages.source.topics) == 1
         self._numbers = tuple(numbers)
@@ -66,19 +71,8 @@ class SourceReader(Reader):
             lambda: self._first_offset(topic, partition),
             self._route_partitions,
             self._outbox,
-            lambda upto: self._history(topic, partition, upto),
-        )
-
-    def _history(self, topic: str, partition: int, upto: int) -> SourceFlow:
-        return history_of_partition(
-            self._source,
-            self._stages.direct,
-            self._config,
-            self._place.settings.kafka,
-            self._source.number(topic, partition),
-            upto,
-            live=self._place.live,
-            now_us=time.time_ns() // 1000,
+            Topic(self._source, self._config, self._place.settings.kafka),
+            self._plans,
         )
 
     def _first_offset(self, topic: str, partition: int) -> int:
@@ -178,6 +172,7 @@ class SourceReader(Reader):
         assert isinstance(task, SourceTask)
         if task.offset < self._ends.get((task.topic, task.partition), 0):
             return False
+        task.end()
         task.say()
         return True
 
@@ -217,20 +212,7 @@ class RoutedReader(Reader):
             self._numbers,
             self._outbox,
             self._let_go,
-            lambda upto: self._history(partition, upto),
-        )
-
-    def _history(self, partition: int, upto: Mapping[int, int]) -> SourceFlow:
-        return history_of_target(
-            self._stages.source,
-            judged_source(self._stages.source),
-            self._route.views,
-            self._config,
-            self._place.settings.kafka,
-            upto,
-            (self._route.keys, self._partitions, partition),
-            live=self._place.live,
-            now_us=time.time_ns() // 1000,
+            Topic(self._stages.source, self._config, self._place.settings.kafka),
         )
 
     def _let_go(self, topic: str, partition: int, offset: int) -> None:

@@ -39,6 +39,8 @@ class FlowSettings:
         batch_size: most messages taken at once.
         on_change: what to do with features that a checkpoint does not know; "refuse", "start" (empty) or "backfill".
         dead_letter_topic: topic to which dead letters go besides the log; None: only the log.
+        drift_topic: topic to which the drifts go that the views' detectors find; None: they are counted and kept in
+            checkpoints only.
         kafka: librdkafka settings for every client of the flow; they win over the source's and over the defaults.
     """
 
@@ -55,6 +57,7 @@ class FlowSettings:
     batch_size: int = 20_000
     on_change: OnChange = "refuse"
     dead_letter_topic: str | None = None
+    drift_topic: str | None = None
     kafka: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

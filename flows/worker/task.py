@@ -2,6 +2,7 @@
 
     SourceTask   a partition of a source: judges its events, computes the views keyed like it, sends on for the others
     RoutedTask   a partition of a repartition topic: takes in judged events of all source partitions
+    StageTask    the same for rows of the steps of a flow
 
 A task depends on its partition's events alone, so it gives the same on any worker. After a restart it says nothing
 online until it has come again to where its predecessor had written (contract C14), and then writes every row that was
@@ -9,7 +10,6 @@ touched meanwhile.
 """
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -20,45 +20,55 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.features.errors import DataError
 from headrace.features.kafka_source import KafkaSource
-from headrace.flows.batch import EventBatch
+from headrace.features.views import ViewDefinition
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.pipeline import Output, SourceFlow
 from headrace.flows.snapshot import SnapshotError
-from headrace.flows.worker.exchange import Inbox, Sender, receive
+from headrace.flows.view_flow import ViewFlow
+from headrace.flows.worker.graphs import TaskGraph
 from headrace.flows.worker.log import Commit, LogThread, PartLog
 from headrace.flows.worker.newest import NewestRows
 from headrace.flows.worker.observing import Observer
 from headrace.flows.worker.online import OnlineWriter
 from headrace.flows.worker.outbox import Outbox
+from headrace.flows.worker.seam import Seam
 from headrace.stores.checkpoints import SnapshotPart
 from headrace.stores.online import Clock, ClockKind
 
 Stamps = npt.NDArray[np.float64]
-LET_GO_S = 30.0
-"""How often the read messages of a repartition topic are deleted."""
 TASK = "task"
 """Name of the snapshot part that holds what a task knows beside its flow."""
+AnyFlow = ViewFlow[Any]
+"""Of a source or of a stream."""
+KEPT = "kept"
+"""Name of the snapshot part that holds what a task's driver keeps with it."""
+VERSION = 2
+"""Of `TaskState`: 2 has seams."""
 
 
 class TaskState(msgspec.Struct):
     """What a checkpoint says of a task beside its flow.
 
     partitions: of the topic(s) it reads, when the state was made. inbox: by source partition, the next offset not
-    taken yet.
+    taken yet. seam: where the topic joins the history from files that the state began with; None: there was none.
+    handed_over: whether it began with history from files.
     """
 
     partitions: int
     inbox: dict[int, int] = {}
-    version: int = 1
+    version: int = VERSION
+    seam: Seam | None = None
+    handed_over: bool = False
 
 
 class Task:
     """What both kinds do. Made by opening.py, driven by a reader.
 
     part: its name. topic, partition: what it reads. offset: the next to read. partitions: of all topics its reader
-    reads.
+    reads. begin: called once before it is given anything; what it writes counts from then on. settled_change: called
+    when a checkpoint counts in which its views have changed. keep: gives what its driver keeps with each checkpoint.
+    kept: what it had kept with the one that the task goes on from.
     """
 
     def __init__(
@@ -77,7 +87,9 @@ class Task:
         tails: bool,
         outbox: Outbox | None,
         dead_letter_topic: str | None,
+        drift_topic: str | None,
         give_up: threading.Event,
+        flows: Sequence[str] = (),
     ) -> None:
         self.part, self.topic, self.partition, self.offset = part, topic, partition, offset
         self.partitions = partitions
@@ -86,6 +98,8 @@ class Task:
         self._observer = observer
         self._kind, self._tails = kind, tails
         self._outbox, self._dead_topic, self._give_up = outbox, dead_letter_topic, give_up
+        self._drift_topic = drift_topic
+        self._flows = tuple(flows)
         if outbox is not None:
             outbox.forget(part)
         self.epoch = 0
@@ -96,6 +110,34 @@ class Task:
         self._held = NewestRows(self._views)
         self.due_s = 0.0
         self.paused = False
+        self.begin: Callable[[], None] = lambda: None
+        self.handed_over = False
+        self.settled_change: Callable[[], None] | None = None
+        self.keep: Callable[[], bytes] | None = None
+        self.kept: bytes | None = None
+        self.graphs: tuple[TaskGraph, ...] = ()
+        self._counts = False  # whether a checkpoint counts that the sinks have not been told of
+
+    def take_steps(self, graphs: Sequence[TaskGraph]) -> None:
+        """Steps of flows are computed here, and views over their streams."""
+        self.graphs = tuple(graphs)
+        self._views = {view.name: view for view in self.views}
+        self._held = NewestRows(self._views)
+
+    @property
+    def view_flows(self) -> list[AnyFlow]:
+        """What computes views here: over events of the source, and over streams of flows."""
+        return [self.flow, *(stream for graph in self.graphs for stream in graph.streams)]
+
+    @property
+    def views(self) -> list[ViewDefinition]:
+        """The views that are computed here."""
+        return [view for each in self.view_flows for view in each.views]
+
+    @property
+    def newest_us(self) -> int | None:
+        """The newest event that was heard of, microseconds; None before the first."""
+        return max((each.newest_us for each in self.view_flows if each.newest_us is not None), default=None)
 
     # Taking events
 
@@ -118,6 +160,11 @@ class Task:
             count(part, f"dead:{letter.reason}", 1)
         for column, missing in output.missing.items():
             count(part, f"missing:{column}", missing)
+        for drift in output.drifts:
+            count(part, f"drift:{drift.view}.{drift.feature}.{drift.detector}", 1)
+            if self._outbox is not None and self._drift_topic is not None:
+                place = f"{drift.view}.{drift.feature}.{drift.detector}/{part}/{drift.number}"
+                self._outbox.send(self.part, self._drift_topic, -1, drift.message(), {}, place.encode())
         self._show(output.online, stamps)
 
     def _placed(self, letter: DeadLetter) -> DeadLetter:
@@ -137,7 +184,7 @@ class Task:
 
     def advance(self, clock_us: int) -> None:
         """Let time pass without events (contract C5)."""
-        output = self.flow.advance(max(clock_us, self._floor_us))
+        output = together([each.advance(max(clock_us, self._floor_us)) for each in self.view_flows])
         if output.online or output.log:
             self.emit(output, (), None)
 
@@ -157,19 +204,35 @@ class Task:
         self._online.submit(self.part, rows, self.offset, self._clock_us(), stamps)
 
     def _clock_us(self) -> int:
-        return max(self.flow.clock_us, self._floor_us, 0)
+        return max(*(each.clock_us for each in self.view_flows), self._floor_us, 0)
+
+    def gave(self, rows: Mapping[str, int]) -> None:
+        """Count the rows that steps gave, by "FLOW.STEP"."""
+        for step, count in rows.items():
+            self._observer.counted(self.part, f"given:{step}", count)
 
     # Saying what is known
+
+    @property
+    def watermark_us(self) -> int | None:
+        """No event before it is taken any more; None before the first."""
+        return self.flow.watermark_us
 
     @property
     def silent(self) -> bool:
         """Whether the online store is still ahead of this task."""
         return self._silent_until is not None
 
+    @property
+    def silent_until(self) -> int | None:
+        """The offset up to which the online store is ahead; None: it is not."""
+        return self._silent_until
+
     def go_on_from(self, position: int | None, clock_us: int) -> None:
         """The online store has our predecessor's rows up to `position`, none of them later than `clock_us`."""
         self._floor_us = clock_us
-        self.flow.follow(clock_us)
+        for each in self.view_flows:
+            each.follow(clock_us)
         self._silent_until = position if position is not None and position > self.offset else None
 
     def refill(self, before: Mapping[str, pa.Table]) -> None:
@@ -178,11 +241,16 @@ class Task:
         for name, table in before.items():
             if table.num_rows:
                 self._online.submit(part, {name: table}, offset, self._clock_us(), anew=True)
-        self._online.submit(part, self.flow.rows(self._clock_us()), offset, self._clock_us(), anew=True)
+        self._online.submit(part, self._rows(), offset, self._clock_us(), anew=True)
 
     def show_all(self) -> None:
         """Write the row of every entity in memory, because a view has changed; what has emptied stays as it was."""
-        self._show(self.flow.rows(self._clock_us()), None)
+        self._show(self._rows(), None)
+
+    def _rows(self) -> dict[str, pa.Table]:
+        """The row of every entity in memory, by view."""
+        clock = self._clock_us()
+        return {name: rows for each in self.view_flows for name, rows in each.rows(clock).items()}
 
     # Checkpoints
 
@@ -194,25 +262,36 @@ class Task:
         """
         if self.silent or self.log.failure is not None or (self.log.commits and not final):
             return False
+        self.settle_sinks()
         if not self._changed and self.log.committed == self.offset and not (final and self._tails):
             return True
+        settled = together([each.settle() for each in self.view_flows])
+        if settled.log or settled.drifts:
+            self.emit(settled, (), None)
         self._changed = False
+        snapshots = {**self.flow.save(), **self._steps()}
         sent = self.sending()
         self._online.submit(self.part, {}, self.offset, self._clock_us())
-        snapshots = dict(self.flow.save())
         snapshots[TASK] = SnapshotPart(msgspec.msgpack.encode(self.state()))
-        begun = self.flow.newest_us is not None
-        ahead = self.flow.tail() if final and begun and self._tails else {}
+        if self.keep is not None:
+            snapshots[KEPT] = SnapshotPart(self.keep())
+        begun = [each for each in self.view_flows if each.newest_us is not None]
+        tails = [each.tail() for each in begun] if final and self._tails else []
         self._logs.commit(
             self.log,
             Commit(
                 position=self.offset,
                 mark=self._online.mark(self.part),
                 snapshots=snapshots,
-                settled_us=self.flow.settled_us() if begun else {},
+                settled_us={
+                    name: us
+                    for each in begun
+                    if each.watermark_us is not None
+                    for name, us in each.settled_us().items()
+                },
                 offsets={self.offsets_name(): {self.partition: self.offset}},
                 clock=Clock(self._clock_us(), self._kind) if begun and self._views else None,
-                tails=[(self._views[name], table) for name, table in ahead.items()],
+                tails=[(self._views[name], table) for ahead in tails for name, table in ahead.items()],
                 sent=sent,
                 done=self.committed,
             ),
@@ -225,11 +304,32 @@ class Task:
         A start that depends on the moment ("latest") must not be looked for again after a crash: what had come between
         would be lost.
         """
-        snapshots = dict(self.flow.save(full=True))
+        snapshots = {**self.flow.save(full=True), **self._steps()}
         snapshots[TASK] = SnapshotPart(msgspec.msgpack.encode(self.state()))
         offsets = {self.offsets_name(): {self.partition: self.offset}}
         self.log.log.commit(settled_us={}, snapshots=snapshots, offsets=offsets, clock=None)
         self.log.committed = self.offset
+
+    def _steps(self) -> dict[str, SnapshotPart]:
+        """What a checkpoint holds of steps; letters of rows that their sinks do not take go into the log with it."""
+        parts = {name: part for graph in self.graphs for name, part in graph.save().items()}
+        letters = [letter for graph in self.graphs for letter in graph.letters()]
+        if letters:
+            self.emit(Output(), letters, None)
+            self._changed = False
+        return parts
+
+    def settle_sinks(self) -> None:
+        """Tell the sinks of the last checkpoint, where it counts by now: what was staged for it is shown."""
+        if self._counts:
+            self._counts = False
+            for graph in self.graphs:
+                graph.settle()
+
+    def close_sinks(self) -> None:
+        """Give up what sinks have not flushed."""
+        for graph in self.graphs:
+            graph.close()
 
     def sending(self) -> Callable[[], None] | None:
         """Send on what has not been, and return what waits for the acknowledgement of all that was sent."""
@@ -237,6 +337,10 @@ class Task:
 
     def committed(self, position: int) -> None:
         """A checkpoint at `position` counts now. Called from the log's thread."""
+        self._counts = True
+        if self.settled_change is not None:
+            self.settled_change()
+            self.settled_change = None
 
     def offsets_name(self) -> str:
         """Under which name a checkpoint keeps the offset."""
@@ -244,7 +348,7 @@ class Task:
 
     def state(self) -> TaskState:
         """What a checkpoint keeps beside the flow."""
-        return TaskState(self.partitions)
+        return TaskState(self.partitions, handed_over=self.handed_over)
 
     def restore(self, state: TaskState) -> None:
         """Go on from a checkpoint's `state`.
@@ -252,112 +356,26 @@ class Task:
         Raises:
             SnapshotError: the topic had another number of partitions, so entities have moved between them.
         """
-        if state.partitions != self.partitions and self.flow.views:
-            views = ", ".join(f"'{view.name}'" for view in self.flow.views)
+        held = [f"'{view.name}'" for view in self.flow.views] + [f"flow '{name}'" for name in self._flows]
+        if state.partitions != self.partitions and held:
+            views = ", ".join(held)
             raise SnapshotError(
                 f"Part '{self.part}': {views} has state from when '{self.topic}' had {state.partitions} partitions, "
                 f"and now it has {self.partitions}: entities have moved to other partitions, away from their state. "
                 "Start afresh (--fresh), which reads the topic again."
             )
+        self.handed_over = state.handed_over
 
 
-class SourceTask(Task):
-    """A partition of a source."""
-
-    def __init__(
-        self,
-        *,
-        number: int,
-        senders: Sequence[Sender],
-        **common: Any,
-    ) -> None:
-        super().__init__(**common)
-        self.number = number
-        self._senders = tuple(senders)
-
-    def take(
-        self,
-        batch: EventBatch,
-        dead: Sequence[DeadLetter],
-        offset: int,
-        clock_us: int | None,
-        wall_us: int,
-        stamps: Stamps,
-    ) -> None:
-        """Take decoded events; `offset`: the next to read after them."""
-        output = self.flow.push(batch, self.clock(clock_us), wall_us)
-        self.offset = offset
-        if self._senders and output.batch is not None:
-            for sender in self._senders:
-                sender.send(output.batch, offset, self.flow.newest_us)
-        self.emit(output, dead, stamps)
-
-    def say(self) -> None:
-        """Tell the targets how far this partition has come, if they do not know."""
-        for sender in self._senders:
-            sender.tell(self.offset, self.flow.newest_us)
-
-    def sending(self) -> Callable[[], None] | None:
-        self.say()
-        return super().sending()
-
-
-class RoutedTask(Task):
-    """A partition of a repartition topic, whose events have been judged where they came from."""
-
-    def __init__(self, *, name: str, let_go: Callable[[str, int, int], None], **common: Any) -> None:
-        super().__init__(**common)
-        self._name = name
-        self._let_go = let_go
-        self._let_go_s = time.monotonic()
-        self.inbox = Inbox()
-
-    def take(self, messages: Sequence[Any], offset: int, clock_us: int | None, stamps: Stamps) -> int:
-        """Take messages of senders in the order of the topic; `offset`: the next to read after them.
-
-        Returns how many events had not come before.
-
-        Raises:
-            DataError: a message is no sender's, or events between messages are missing.
-        """
-        batches: list[EventBatch] = []
-        newest: dict[int, int] = {}
-        schema = self.flow.source.schema
-        for message in messages:
-            try:
-                routed = receive(schema, message.value(), message.headers())
-                fresh = self.inbox.take(routed)
-            except DataError as error:
-                raise DataError(
-                    f"Repartition topic '{self.topic}', partition {self.partition}, offset {message.offset()}: {error}."
-                ) from None
-            if fresh is not None:
-                batches.append(fresh)
-            if routed.cover.newest is not None:
-                known = newest.get(routed.cover.partition)
-                came = routed.cover.newest
-                newest[routed.cover.partition] = came if known is None else max(came, known)
-        self.offset = offset
-        batch = EventBatch.concat(batches) if batches else None
-        self.emit(self.flow.push_judged(batch, newest, self.clock(clock_us)), (), stamps)
-        return 0 if batch is None else len(batch)
-
-    def committed(self, position: int) -> None:
-        """Let Kafka delete what no restart will read again."""
-        now = time.monotonic()
-        if now - self._let_go_s >= LET_GO_S:
-            self._let_go_s = now
-            self._let_go(self.topic, self.partition, position)
-
-    def offsets_name(self) -> str:
-        return self._name
-
-    def state(self) -> TaskState:
-        return TaskState(self.partitions, dict(self.inbox.next))
-
-    def restore(self, state: TaskState) -> None:
-        super().restore(state)
-        self.inbox.next = dict(state.inbox)
+def together(outputs: Sequence[Output]) -> Output:
+    """What several flows of views gave, as of one; `batch` is the first's."""
+    first = outputs[0] if outputs else Output()
+    return replace(
+        first,
+        online={name: rows for each in outputs for name, rows in each.online.items()},
+        log={name: rows for each in outputs for name, rows in each.log.items()},
+        drifts=[drift for each in outputs for drift in each.drifts],
+    )
 
 
 def judged_source(source: KafkaSource) -> KafkaSource:
@@ -373,6 +391,12 @@ def state_of(parts: Mapping[str, Sequence[bytes]], part: str) -> TaskState | Non
     if not chain:
         return None
     try:
-        return msgspec.msgpack.decode(chain[-1], type=TaskState)
+        state = msgspec.msgpack.decode(chain[-1], type=TaskState)
     except msgspec.MsgspecError as error:
         raise SnapshotError(f"Part '{part}': its checkpoint cannot be read: {error}. Start afresh (--fresh).") from None
+    if state.version > VERSION:
+        raise SnapshotError(
+            f"Part '{part}': its checkpoint is of version {state.version}, this Headrace reads up to {VERSION}. "
+            "Upgrade Headrace."
+        )
+    return state

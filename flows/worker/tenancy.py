@@ -10,6 +10,7 @@ assigned --> task --> revoked, lost                    the group gives and takes
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from confluent_kafka import OFFSET_END, TopicPartition
@@ -57,6 +58,11 @@ class Tenancy:
         """Whether the group has spoken and no task has failed."""
         return self.assigned_once and not self._failed
 
+    @property
+    def vacant(self) -> bool:
+        """Whether no partition is here."""
+        return not (self.tasks or self._failed or self._fenced)
+
     # The group gives and takes
 
     def assigned(self, consumer: Any, partitions: list[Any]) -> None:
@@ -64,22 +70,34 @@ class Tenancy:
         self.assigned_once = True
         given: list[TopicPartition] = []
         waiting: list[TopicPartition] = []
-        for each in partitions:
-            at = (each.topic, each.partition)
+        opened: dict[Place, Task] = {}
+
+        def tried(at: Place, step: Callable[[], None]) -> None:
             try:
-                task = self._open(*at)
+                step()
             except FencedError:  # it has been given to another process since: we are told so soon
                 self._fence(at)
                 waiting.append(TopicPartition(at[0], at[1], OFFSET_END))
-                continue
             except StoreError as error:
                 if _lasts(error):
                     raise
                 self._try_later(at, 0, error)
                 waiting.append(TopicPartition(at[0], at[1], OFFSET_END))
-                continue
+
+        def open_(at: Place) -> None:
+            opened[at] = self._open(*at)
+
+        def begin(at: Place, task: Task) -> None:
+            task.begin()
             self._add(at, task)
             given.append(TopicPartition(at[0], at[1], task.offset))
+
+        # All are ready, with the history of what is new in them, before the first shows a changed view.
+        for each in partitions:
+            at = (each.topic, each.partition)
+            tried(at, partial(open_, at))
+        for at, task in opened.items():
+            tried(at, partial(begin, at, task))
         consumer.incremental_assign(given + waiting)
         paused = given + waiting if self.paused else waiting
         if paused:
@@ -108,6 +126,7 @@ class Tenancy:
         """Give a task up; what it has not committed does not count."""
         task = self.tasks.pop(at)
         self._dropped(at)
+        task.close_sinks()
         self._place.online.close(task.part)
         self._place.logs.close(task.log)
         self._place.observer.revoked(task.part)
@@ -149,6 +168,7 @@ class Tenancy:
     def _reopen(self, at: Place, tries: int) -> None:
         try:
             task = self._open(*at)
+            task.begin()
         except FencedError:
             del self._failed[at]
             self._fence(at)
@@ -214,7 +234,7 @@ class Tenancy:
             task.refill({})
         else:
             self._filler = task
-            views = {view.name: view for each in self.tasks.values() for view in each.flow.views}
+            views = {view.name: view for each in self.tasks.values() for view in each.views}
             task.refill(settled_rows(self._place, list(views.values())))
         observer.recovered("online store")
 

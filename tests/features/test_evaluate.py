@@ -242,3 +242,5 @@ def test_only_named_columns_are_asked_for() -> None:
 def test_any_number_of_rows(n: int) -> None:
     rows = [{"i": 2, "j": 3, "f": 1.5, "s": "b", "b": False, "t": 1}] * n
     assert evaluate((N * J + F > 7) & (S != "a"), columns(rows), n)[0].tolist() == [True] * n
+    named = where(N > 5, "many", where(F > 1, S, coalesce(S, "none")))
+    assert evaluate(named, columns(rows), n)[0].tolist() == ["b"] * n

@@ -251,7 +251,7 @@ SOURCES: list[tuple[Make, str]] = [
     (lambda: KafkaSource("rides", Ride, dedup=Payment.amount), "dedup=Payment.amount is a column of Payment, but the"),
     (lambda: KafkaSource("rides", Ride, idle_after="0s"), "KafkaSource 'rides': idle_after must be longer than zero"),
     (lambda: FileSource("rides.xlsx", Ride), "FileSource 'rides.xlsx': its suffix does not tell the format."),
-    (lambda: FileSource("rides", Ride, format="xml"), "format='xml' is unknown. Choose one of csv, jsonl, parquet."),
+    (lambda: FileSource("rides", Ride, format="xml"), "'xml' is unknown. Choose one of csv, duckdb, jsonl, parquet."),
     (
         lambda: FileSource("r.csv", Ride, columns={"fair": "x"}),
         "columns= maps event columns to file columns: event 'Ride'",

@@ -215,6 +215,22 @@ def test_lateness_is_judged_against_the_events_own_partition() -> None:
     assert admission.partition_watermarks() == {0: DAY + 990 * S, 1: DAY + 10 * S}
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_judged_before_is_a_repetition_only_by_another_partition(restarted: bool) -> None:
+    """Partition 0 had come to 100 when it took the id again; here it is heard of later."""
+    clicks = source(lateness="10s", dedup="id")
+    admission = Admission(clicks, range(2))
+    assert admit(admission, at(20, 0, "a"), at(20, 1, "b"), judged=True).duplicates == 0
+    if restarted:
+        saved = admission.save().data
+        admission = Admission(clicks, range(2))
+        admission.load([saved])
+    result = admit(admission, at(20, 0, "b"), at(25, 0, "a"), at(25, 1, "a"), judged=True)
+    assert (result.duplicates, result.batch.offset.tolist()) == (2, [1])
+    result = admit(admission, at(25, 0, "a"))
+    assert result.duplicates == 1
+
+
 def test_an_event_too_far_ahead_of_the_clock_does_not_move_the_watermark() -> None:
     admission = Admission(source(lateness="10s", max_ahead="60s"), live=True)
     result = admit(admission, at(0), at(61), at(60), clock_us=DAY)

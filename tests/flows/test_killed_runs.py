@@ -1,4 +1,4 @@
-"""Runs that are killed and started again end as an uninterrupted run does (contract C13, C14)."""
+"""Runs and backfills that are killed and started again end as an uninterrupted run does (contract C13, C14)."""
 
 import json
 import random
@@ -26,6 +26,7 @@ KILLS = 8
 VIEWS = """
 import sys
 from headrace.features import Entity, Event, EventTime, FeatureView, FileSource, LastN, Lifetime, Session
+from headrace.flows.backfill import backfill
 from headrace.flows.runner import run
 
 class Ride(Event):
@@ -52,8 +53,10 @@ class Cities(FeatureView, source=rides, entity=driver):
 
 if __name__ == "__main__":
     def shown(step):
-        print(step.done, flush=True)
-    run([Activity, Cities], sys.argv[2], batch_size=int(sys.argv[3]), checkpoint_every_s=0.02, progress=shown)
+        print(getattr(step, "phase", "run"), step.done, flush=True)
+    how = {"run": run, "backfill": backfill}[sys.argv[4]]
+    often = {"checkpoint_every_s": 0.02} if how is run else {}
+    how([Activity, Cities], sys.argv[2], batch_size=int(sys.argv[3]), progress=shown, **often)
     print("end", flush=True)
 """
 
@@ -82,8 +85,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def start(folder: Path, data: Path, batch: int = BATCH) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(folder / "views.py"), str(folder / "rides.jsonl"), str(data), str(batch)]
+def start(folder: Path, data: Path, batch: int = BATCH, how: str = "run") -> "subprocess.Popen[str]":
+    command = [sys.executable, str(folder / "views.py"), str(folder / "rides.jsonl"), str(data), str(batch), how]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -158,6 +161,26 @@ def test_killed_at_any_moment(folder: Path, whole: dict[str, Any]) -> None:
     finish(start(folder, data))
     # Where a value may have come and gone since the checkpoint, a row is written again, as of a later instant.
     assert_same(outcome(folder, data), whole, as_of=False)
+
+
+def test_a_backfill_killed_at_any_moment(folder: Path, whole: dict[str, Any]) -> None:
+    """Its steps are 40 batches read, 16 buckets of each view computed, and the rows of each view written."""
+    data = folder / "backfilled"
+    for steps in (20, 50, 20, 10):
+        process = start(folder, data, how="backfill")
+        assert process.stdout is not None
+        for _ in range(steps):
+            assert process.stdout.readline() not in ("", "end\n")
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not OfflineLog(data / LOG).views()  # nothing counts before all is there
+    process = start(folder, data, how="backfill")
+    told, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "read" not in told, "it began anew instead of going on"
+    # A replay's online rows are as of the batches that wrote them.
+    assert_same(outcome(folder, data), whole, as_of=False)
+    assert not (data / "backfill").exists()
 
 
 def test_stopped_by_signal(folder: Path, whole: dict[str, Any]) -> None:

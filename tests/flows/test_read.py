@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.features.errors import DataError
+from headrace.features.errors import DataError, DefinitionError
 from headrace.features.events import Event, EventTime
 from headrace.features.kafka_source import KafkaSource
 from headrace.features.sources import FileSource, FrameSource, IterableSource, Source
@@ -87,6 +88,10 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     if name.endswith(".parquet"):
         pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=5)
         return path
+    if name.endswith(".duckdb"):
+        with duckdb.connect(str(path)) as connection:
+            connection.from_arrow(pa.Table.from_pylist(rows)).create("rides")
+        return path
     if name.endswith(".jsonl"):
         text = "".join(json.dumps(row) + "\n" for row in rows)
     else:
@@ -104,7 +109,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-KINDS = [*frames(rides(1)), "r.parquet", "r.csv", "r.jsonl", "r.csv.gz", "r.jsonl.gz", "r.jsonl.zst"]
+KINDS = [*frames(rides(1)), "r.parquet", "r.duckdb", "r.csv", "r.jsonl", "r.csv.gz", "r.jsonl.gz", "r.jsonl.zst"]
 
 
 def source_of(kind: str, rows: list[dict[str, Any]], folder: Path) -> Source:
@@ -383,3 +388,55 @@ def test_no_rows_at_all(tmp_path: Path) -> None:
         assert read(FileSource(tmp_path / name, Ride)) == ([], [], [])
     assert read(FrameSource(pd.DataFrame(rides(1)).head(0), Ride)) == ([], [], [])
     assert read(IterableSource([], Ride)) == ([], [], [])
+
+
+def test_a_table_of_duckdb_is_read_in_the_order_of_its_rows(tmp_path: Path) -> None:
+    """Many row groups, by several threads, some rows deleted; and on from where it was after more have come."""
+    file = tmp_path / "shop.duckdb"
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("CREATE SCHEMA live")
+        connection.execute(
+            "CREATE TABLE live.rides AS SELECT 'd' || (i * 7919 % 1000)::text AS driver_id, i::double AS fare, 1 AS "
+            "riders, TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_seconds(i * 7919 % 400000) AS at FROM range(400000) t(i)"
+        )
+        connection.execute("DELETE FROM live.rides WHERE fare % 3 = 0")
+        connection.execute("CREATE VIEW recent AS SELECT * FROM live.rides")
+    source = FileSource(file, Ride, table="live.rides")
+    fares = np.concatenate([part.batch.values("fare") for part in batches(source, 50_000)])
+    expected = [fare for fare in range(400_000) if fare % 3]
+    assert fares.tolist() == expected
+    (last,) = list(batches(source, 10, len(expected) - 4))
+    assert last.batch.values("fare").tolist() == expected[-4:]
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("INSERT INTO live.rides SELECT 'e', -1, 1, TIMESTAMPTZ '2027-01-01 00:00:00+00'")
+    (more,) = list(batches(source, 10, len(expected)))
+    assert more.batch.values("fare").tolist() == [-1.0]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (None, r"has 2 tables: more, rides. Say which: table='...'."),
+        ("ride", r"has no table 'ride'; did you mean 'rides'\? It has: more, rides."),
+        ("seen", r"'seen' is a view, whose rows have no order of their own"),
+        ("more", r"r.duckdb has no column 'driver_id'"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_told(table: str | None, message: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "r.duckdb", rides(3))
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("CREATE TABLE more AS SELECT 1 AS one")
+        connection.execute("CREATE VIEW seen AS SELECT * FROM rides")
+    with pytest.raises(DataError, match=message):
+        read(FileSource(file, Ride, table=table))
+    writing = duckdb.connect(str(file))
+    with writing, pytest.raises(DataError, match=r"cannot be opened as a DuckDB file to read"):
+        read(FileSource(file, Ride, table="rides"))
+    (tmp_path / "no.duckdb").write_text("nothing")
+    with pytest.raises(DataError, match=r"no.duckdb' cannot be opened as a DuckDB file to read"):
+        read(FileSource(tmp_path / "no.duckdb", Ride, table="rides"))
+
+
+def test_a_table_is_of_a_duckdb_file(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"table='rides' names a table of a DuckDB file, and this is csv"):
+        FileSource(tmp_path / "r.csv", Ride, table="rides")
