@@ -1,9 +1,11 @@
-# Headrace's verbs. Every one first sees to it that .venv is there and up to date.
+# Headrace's verbs. Every one first sees to it that .venv is there and up to date, with what it needs.
 #
 #   make setup    .venv with Headrace (editable), all extras and the developers' tools
 #   make demo     New York's flights of 2013 as a stream: features, a model with and without them, a figure
 #   make test     the whole test suite, documentation included; fetches and starts the servers it needs
+#   make spark    Spark for the tests, 450 MB
 #   make servers  Kafka's jars (with Maven) and redis-server (from Debian) for the tests
+#   make kernels  compiles what counts events, for `make test`
 #   make check    format, lint, types and the dependency rule
 #   make bench    every benchmark, one JSON line per case; one of them: make bench ONLY=operator
 #   make bench-peers   what the benchmarks compare with, each in an environment of its own below .peers/
@@ -15,7 +17,10 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.headrace-installed
-WORKERS ?= 2
+DEMO    := $(VENV)/.headrace-demo-installed
+SPARK   := $(VENV)/.headrace-spark-installed
+# Processes of `make test`: one more than most cores, as many tests wait for servers. Five were slower on two cores.
+WORKERS ?= 3
 
 # A benchmark is a file benchmarks/NAME.py; the names are those of the design.
 BENCHES := operator flow freshness lookup server materialize backfill training stateful checkpoint scaleout
@@ -23,25 +28,47 @@ ONLY    ?= $(foreach name,$(BENCHES),$(if $(wildcard benchmarks/$(name).py),$(na
 
 export TZ := UTC
 
-.PHONY: setup demo servers test check bench bench-peers up down format
+.PHONY: setup spark demo servers kernels test check bench bench-peers up down format
 
 setup: $(STAMP)
 
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Headrace needs Python 3.11 or newer, got {sys.version.split()[0]} from $(PYTHON): make setup PYTHON=/path/to/python3.12")'
+@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'; \
+else $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'; fi
+@touch $@
+endef
+
+$(STAMP): EXTRAS := all,dev
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Headrace needs Python 3.11 or newer, got {sys.version.split()[0]} from $(PYTHON): make setup PYTHON=/path/to/python3.12")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python -e '.[all,dev]'; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'; fi
+	$(install)
+
+# Spark is large, and only tests and benchmarks need it. It is installed by itself, as others may be at work in .venv.
+spark: $(SPARK)
+
+$(SPARK): $(STAMP)
+	@wanted=$$($(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*(each for each in extras["spark"] if not each.startswith("headrace")))') && \
+	if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python "$$wanted"; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$wanted"; fi
 	@touch $@
 
-demo: setup
+# Who wants to see the demo first gets its packages alone; where all are there, they serve.
+$(DEMO): EXTRAS := demo
+$(DEMO): pyproject.toml
+	$(install)
+
+demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))
 	@$(BIN)/headrace demo
 
 servers:
 	@$(PYTHON) tests/servers/install.py
 
-test: setup servers
+# Compiled once, and then read by every process of the tests.
+kernels: setup
 	$(BIN)/python -m headrace.flows.warm
+
+test: setup servers kernels spark
 	$(BIN)/python -m pytest -q -ra -n $(WORKERS) --dist worksteal --durations=10
 
 check: setup
@@ -54,7 +81,7 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup servers
+bench: setup servers spark
 	@set -e; for name in $(ONLY); do $(BIN)/python -m benchmarks.$$name; done
 
 # Each peer has pins of its own, which need not agree with ours. A benchmark leaves out what is not installed.

@@ -3,11 +3,12 @@
     python -m benchmarks.server
     python -m benchmarks.server --quick      one short round, without peers: whether all still runs
 
-1 or 100 entities, 10 or 50 features. `1x10 p50`, `1x10 p99`: one client on one connection kept open, milliseconds from
-the first byte sent to the last byte received. `1x10 requests/s`: wrk with 32 connections for some seconds, with one
-worker process and with two. Five rounds in which all take turns, of which the medians are taken. `1x10 slowest`: the
-longest of 100,000 requests of one client, once; of 3,000 with Feast, which is to its favour. Without wrk (Debian's)
-its cases are left out.
+1 or 100 entities, 10 or 50 features. `1x10 p50`, `1x10 p99`: one client on one connection kept open, milliseconds
+from the first byte sent to the last byte received. `1x10 requests/s`: wrk with 32 connections for some seconds, with
+one worker process and with two; `1x10 p50 of 32`, `1x10 p99 of 32`: milliseconds of a request among them, as wrk
+tells. Five rounds in which all take turns, of which the medians are taken. `1x10 slowest`: the longest of 100,000
+requests of one client, once; of 3,000 with Feast, which is to its favour. Without wrk (Debian's) its cases are left
+out.
 
 Ours: every default, Feast's layout. Peer: `feast serve` with its defaults (one worker), and with `--workers 2`.
 Limit: the same HTTP stack, which reads the request and answers constant bytes, as many as our answer has.
@@ -61,8 +62,8 @@ def asked(program: Program, path: str, found: list[bytes]) -> list[float]:
     return milliseconds
 
 
-def wrk(program: Program, path: str, file: Path, seconds: float) -> float:
-    """Requests per second."""
+def wrk(program: Program, path: str, file: Path, seconds: float) -> list[float]:
+    """Requests per second, and the milliseconds that half of them and 99 in 100 take at most."""
     url = f"http://127.0.0.1:{program.port}{path}"
     options = ["-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     command = ["wrk", *options, "-s", str(SCRIPT), url, "--", str(file)]
@@ -70,7 +71,7 @@ def wrk(program: Program, path: str, file: Path, seconds: float) -> float:
     line = json.loads(told.strip().splitlines()[-1])
     if line["bad"]:
         raise SystemExit(f"server: {program.name} answered {line['bad']} of {line['requests']} requests with an error.")
-    return float(line["requests"] / line["seconds"])
+    return [float(each) for each in (line["requests"] / line["seconds"], line["p50_ms"], line["p99_ms"])]
 
 
 def answer_bytes(program: Program, case: Case) -> int:
@@ -126,13 +127,18 @@ def throughput(programs: dict[str, Program], case: Case, size: int, workers: int
     file.write_bytes(b"\n".join(bodies(case, BODIES, 7)) + b"\n")
 
     def run(program: Program, path: str) -> Callable[[int], list[float]]:
-        return lambda turn: [wrk(program, path, file, 1.0 if turn < 0 else seconds)]
+        return lambda turn: wrk(program, path, file, 1.0 if turn < 0 else seconds)
 
     runs = {name: run(each, f"/{size}" if name == "limit" else PATH) for name, each in programs.items()}
-    what = f"{case.name} requests/s" + (f" {workers} workers" if workers > 1 else "")
-    of = {name: figures[0] for name, figures in turns(rounds, what, runs).items()}
-    peers = {name: of[name] for name in of if name == "feast"}
-    report("server", what, of["ours"], of["limit"], peers, "1/s", rounds)
+    more = f" {workers} workers" if workers > 1 else ""
+    found = turns(rounds, f"{case.name} requests/s, p50, p99 ms of {CONNECTIONS}{more}", runs)
+    for at, what in enumerate(("requests/s", f"p50 of {CONNECTIONS}", f"p99 of {CONNECTIONS}")):
+        of = {name: figures[at] for name, figures in found.items()}
+        peers = {name: of[name] for name in of if name == "feast"}
+        unit, rate = ("ms", False) if at else ("1/s", True)
+        report(
+            "server", f"{case.name} {what}{more}", of["ours"], of["limit"], peers, unit, rounds, higher_is_better=rate
+        )
 
 
 def slowest(programs: dict[str, Program], case: Case, size: int, quick: bool) -> None:

@@ -25,7 +25,7 @@ _FILE = re.compile(
 
 
 @dataclass(frozen=True)
-class _File:
+class LoggedFile:
     """A file of the log; `first_us` and `last_us` are the times of its first and last answer."""
 
     path: str
@@ -74,7 +74,7 @@ def read_feature_log(
     if version is not None and service is None:
         raise DataError("read_feature_log: only a service has a version. Give its name, or the fingerprint of a list.")
     opened, shown = open_place(place), shown_root(plain_root(place))
-    files = _chosen(list(_files(opened, service or LISTS)), shown, service, version, fingerprint, opened)
+    files = _chosen(list(logged_files(opened, service or LISTS)), shown, service, version, fingerprint, opened)
     after = None if since is None else instant_us(since, "since")
     to = None if until is None else instant_us(until, "until")
     wanted = [each for each in files if (after is None or each.last_us > after) and (to is None or each.first_us <= to)]
@@ -91,11 +91,12 @@ def read_feature_log(
     return table.take(pc.sort_indices(table, sort_keys=[("served_at", "ascending")]))
 
 
-def _files(place: Place, folder: str) -> Iterator[_File]:
+def logged_files(place: Place, folder: str = "") -> Iterator[LoggedFile]:
+    """The files of a feature log, or of one folder of it."""
     for path in sorted(place.walk(folder)):
-        found = _FILE.fullmatch(path)
+        found = _FILE.fullmatch(path.lstrip("/"))
         if found is not None:
-            yield _File(
+            yield LoggedFile(
                 path,
                 found["service"],
                 None if found["version"] is None else int(found["version"]),
@@ -106,8 +107,8 @@ def _files(place: Place, folder: str) -> Iterator[_File]:
 
 
 def _chosen(
-    files: list[_File], shown: str, service: str | None, version: int | None, fingerprint: str | None, place: Place
-) -> list[_File]:
+    files: list[LoggedFile], shown: str, service: str | None, version: int | None, fingerprint: str | None, place: Place
+) -> list[LoggedFile]:
     """The files of the one definition that was asked for; at least one."""
     what = "lists of features" if service is None else f"service '{service}'"
     if not files:
@@ -118,7 +119,7 @@ def _chosen(
             f"The feature log at {shown} has no answers of {what}{did_you_mean(service or '', known)} It has the "
             f"services: {', '.join(known) or 'none'}."
         )
-    definitions: dict[tuple[int | None, str], list[_File]] = {}
+    definitions: dict[tuple[int | None, str], list[LoggedFile]] = {}
     for each in files:
         definitions.setdefault((each.version, each.fingerprint), []).append(each)
     fitting = {
@@ -140,7 +141,7 @@ def _chosen(
     )
 
 
-def _told(version: int | None, fingerprint: str, files: list[_File]) -> str:
+def _told(version: int | None, fingerprint: str, files: list[LoggedFile]) -> str:
     which = f"fingerprint {fingerprint}" if version is None else f"version {version}, fingerprint {fingerprint}"
     first, last = min(each.first_us for each in files), max(each.last_us for each in files)
     return f"{which} ({format_instant(first)} to {format_instant(last)})"

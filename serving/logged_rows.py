@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from headrace.features.dtypes import BOOL, FLOAT, INT, TIMESTAMP
 from headrace.features.features import MISSING
 from headrace.features.reading import STATUSES, Status
+from headrace.features.views import ViewDefinition
 from headrace.serving.asking import Plan
 from headrace.serving.watching import Answer
 from headrace.stores.layout import arrow_type
@@ -201,9 +202,13 @@ def _instants(values: list[Any], dtype: str) -> pa.Array:
     return array.cast(arrow_type(dtype)) if TIMESTAMP in dtype else array
 
 
-def _fingerprint(plan: Plan) -> str:
-    """32 hex digits of what a list of features asks for."""
+def list_fingerprint(asked: Iterable[tuple[str, str, ViewDefinition]]) -> str:
+    """32 hex digits of what a list of features asks for: name, type and view of each, in order."""
     import hashlib
 
-    asked = [(each.name, each.dtype, plan.parts[each.origin].view.fingerprint()) for each in plan.columns]
-    return hashlib.blake2b(repr(("list 1", asked)).encode(), digest_size=16).hexdigest()
+    says = [(name, dtype, view.fingerprint()) for name, dtype, view in asked]
+    return hashlib.blake2b(repr(("list 1", says)).encode(), digest_size=16).hexdigest()
+
+
+def _fingerprint(plan: Plan) -> str:
+    return list_fingerprint((each.name, each.dtype, plan.parts[each.origin].view) for each in plan.columns)

@@ -163,8 +163,15 @@ class FeatureTable:
         return np.array(self.rows, dtype=np.float64).reshape(len(self.rows), len(self.columns))
 
     def to_arrow(self, *, keys: bool = True) -> pa.Table:
-        """An Arrow table with the types of the features; with `keys` the entities' key columns come first."""
-        import pyarrow as pa
+        """An Arrow table with the types of the features; with `keys` the entities' key columns come first.
+
+        Raises:
+            ModuleNotFoundError: pyarrow is not installed.
+        """
+        try:
+            import pyarrow as pa
+        except ModuleNotFoundError as error:
+            raise _missing("to_arrow()", "pyarrow", error) from error
 
         from headrace.stores.layout import arrow_type
         from headrace.stores.rows import table_value
@@ -179,7 +186,15 @@ class FeatureTable:
         return pa.table(arrays)
 
     def to_pandas(self, *, keys: bool = True) -> pd.DataFrame:
-        """A pandas frame: `to_arrow().to_pandas()`."""
+        """A pandas frame: `to_arrow().to_pandas()`.
+
+        Raises:
+            ModuleNotFoundError: pandas or pyarrow is not installed.
+        """
+        try:
+            import pandas  # noqa: F401 - found missing before the values are converted
+        except ModuleNotFoundError as error:
+            raise _missing("to_pandas()", "pandas pyarrow", error) from error
         return self.to_arrow(keys=keys).to_pandas()
 
     def _place(self, name: str) -> int:
@@ -192,3 +207,11 @@ class FeatureTable:
 
     def __repr__(self) -> str:
         return f"FeatureTable({len(self.rows)} entities, {len(self.columns)} features: {', '.join(self.names)})"
+
+
+def _missing(call: str, packages: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    return ModuleNotFoundError(
+        f"{call} needs the package {error.name}, which is not installed: pip install {packages}. "
+        "Lookups themselves need neither pandas nor pyarrow: to_dicts() and to_numpy() do without.",
+        name=error.name,
+    )

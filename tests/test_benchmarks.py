@@ -23,3 +23,37 @@ def test_a_benchmark_of_lookups_runs(name: str, redis_port: int) -> None:
         assert (line["bench"], line["peers"], line["n"]) == (name, {}, 1)
         assert line["ours"] > 0
         assert line["limit"] > 0
+
+
+def test_the_benchmark_of_backfills_runs() -> None:
+    command = [sys.executable, "-m", "benchmarks.backfill", "--quick"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr[-3000:]
+    rate, memory = [json.loads(line) for line in told.stdout.splitlines()]
+    assert (rate["case"], rate["unit"], memory["unit"]) == ("W1 20k", "events/s", "MB")
+    assert min(rate["ours"], rate["limit"], memory["ours"], memory["limit"]) > 0
+
+
+def test_the_benchmark_of_materializing_runs(redis_port: int) -> None:
+    command = [sys.executable, "-m", "benchmarks.materialize", "--quick"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr[-3000:]
+    rate, memory = [json.loads(line) for line in told.stdout.splitlines()]
+    assert (rate["case"], rate["unit"], memory["unit"]) == ("20k x 10", "rows/s", "MB")
+    assert min(rate["ours"], rate["limit"], memory["ours"], memory["limit"]) > 0
+
+
+def test_the_benchmark_of_training_sets_runs() -> None:
+    command = [sys.executable, "-m", "benchmarks.training", "--quick"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr[-3000:]
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [line["case"] for line in lines] == ["shallow 1k x 10 of 20k", "deep 1k x 10 of 20k"]
+    for line in lines:
+        assert (line["bench"], list(line["peers"]), line["unit"], line["n"]) == (
+            "training",
+            ["duckdb"],
+            "spine rows/s",
+            1,
+        )
+        assert min(line["ours"], line["limit"], line["peers"]["duckdb"]) > 0

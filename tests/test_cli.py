@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from headrace import OfflineLog, training_set
 from headrace.cli.commands import app
 from headrace.cli.loading import load
+from headrace.stores.embedded import EmbeddedStore
 
 DRIVER = ["driver_activity", "driver_id=1"]
 NEWEST = "2026-01-01T22:03:16Z"  # the last ride of driver 1 is the last of all
@@ -57,7 +58,9 @@ def test_help_teaches_the_first_steps() -> None:
         assert step in shown
 
 
-@pytest.mark.parametrize("command", ["init", "views", "run", "get", "history", "dead", "demo"])
+@pytest.mark.parametrize(
+    "command", ["init", "views", "run", "backfill", "prepare", "verify", "get", "history", "dead", "demo"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     shown = headrace(command, "--help")
     assert shown.exit_code == 0
@@ -126,6 +129,48 @@ def test_batch_size_changes_no_value(project: Path, tmp_path: Path) -> None:
     assert summary["read"] == {"rides": 394}
     assert answer("get", *DRIVER, "--data", small) == answer("get", *DRIVER)
     assert answer("history", *DRIVER, "-n", "0", "--data", small) == answer("history", *DRIVER, "-n", "0")
+
+
+def test_a_backfill_leaves_what_a_run_does(project: Path, tmp_path: Path) -> None:
+    data = tmp_path / "backfilled"
+    summary = answer("backfill", project / "views.py", "--quiet", "--data", data)
+    ran = answer("run", project / "views.py", "--quiet", "--data", tmp_path / "ran")
+    same = ("read", "taken", "dead", "duplicates", "log_rows", "tail_rows", "entities")
+    assert {name: summary[name] for name in same} == {name: ran[name] for name in same}
+    assert answer("get", *DRIVER, "--data", data) == answer("get", *DRIVER)
+    assert answer("history", *DRIVER, "-n", "0", "--data", data) == answer("history", *DRIVER, "-n", "0")
+    assert answer("run", project / "views.py", "--quiet", "--data", data)["read"].get("rides", 0) == 0
+    assert "holds what a run wrote" in complaint("backfill", project / "views.py", "--data", data)
+    since = "2026-01-01T12:00:00Z"
+    answer("backfill", project / "views.py", "--quiet", "--data", data, "--fresh", "--from", since)
+    rows = answer("history", *DRIVER, "-n", "0", "--data", data)["rows"]
+    assert rows == [row for row in answer("history", *DRIVER, "-n", "0")["rows"] if row["event_timestamp"] > since]
+    assert rows
+
+
+def test_verify_finds_nothing_after_a_run_and_says_what_it_finds(project: Path, tmp_path: Path) -> None:
+    views, data = project / "views.py", tmp_path / "data"
+    answer("run", views, "--quiet", "--data", data)
+    found = answer("verify", views, "--sample", "100%", "--extra", "--data", data)
+    assert [check["places"] for check in found["checks"]] == [["online", "log"], ["log", "computed anew"]]
+    assert [(check["differences"], check["undecided"], check["entities"]) for check in found["checks"]] == [
+        (0, 0, 8)
+    ] * 2
+    assert (
+        "online beside log: 8 entities, 8 rows: equal"
+        in headrace("verify", views, "--sample", "100%", "--data", data, "--no-recompute").stdout
+    )
+    (view,) = load(views).views
+    with EmbeddedStore(data / "online") as store:
+        store.delete(view, [{"driver_id": "1"}])
+    missed = headrace("verify", views, "--sample", "1.0", "--data", data)
+    assert missed.exit_code == 3
+    assert "missing 1, extra 0: driver_id=1 is not online" in missed.stdout
+    assert "expected a share of the entities" in complaint("verify", views, "--sample", "half", "--data", data)
+    assert "There is no log" in complaint("verify", views, "--data", tmp_path / "nowhere")
+    served = headrace("verify", views, "--data", data, "--no-recompute", "--served", tmp_path / "nothing", "--json")
+    assert json.loads(served.stdout)["not_compared"] == {str(tmp_path / "nothing"): "no answers are there"}
+    assert "only flows over Kafka are prepared" in complaint("prepare", views, "--data", data)
 
 
 def test_get_answers_now_with_value_status_and_freshness(project: Path) -> None:

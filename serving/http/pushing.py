@@ -93,7 +93,9 @@ class Pushing:
     ) -> None:
         self._store, self._publishers, self._most, self._now = store, dict(publishers or {}), most, now
         self._views = {each.name: each for each in map(definition, views)}
-        self._sources: dict[str, Source] = {each.source.name: each.source for each in self._views.values()}
+        self._sources: dict[str, Source] = {
+            root.name: root for each in self._views.values() for root in each.source.roots
+        }
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="push")
         self._waiting = 0
 
@@ -137,7 +139,7 @@ class Pushing:
         if asked.to != "online":
             raise unprocessable(
                 f'to: "{asked.to}": rows that are pushed go into the online store only; the offline log is its '
-                f'flow\'s. Push the events themselves, {{"push_source_name": "{view.source.name}", '
+                f'flow\'s. Push the events themselves, {{"push_source_name": "{view.source.roots[0].name}", '
                 '"events": [...]}, which the flow brings to both, or leave out "to".',
                 "to",
             )
@@ -145,7 +147,7 @@ class Pushing:
             raise Problem(
                 409,
                 "This server reads an online store of this machine, which only its flow writes. Push events to source "
-                f"'{view.source.name}', or serve from Redis: --online redis://...",
+                f"'{view.source.roots[0].name}', or serve from Redis: --online redis://...",
                 reason="malformed",
             )
         return await self._in_turn(self._write, view, asked, how)
@@ -203,7 +205,13 @@ class Pushing:
         view = self._views.get(name)
         if view is None:
             raise self._unknown(name, "push_source_name")
-        return view.source.name
+        names = [root.name for root in view.source.roots]
+        if len(names) > 1:
+            raise unprocessable(
+                f"View '{name}' is computed from the events of {', '.join(names)}: name one of these.",
+                "push_source_name",
+            )
+        return names[0]
 
     def _unknown(self, name: str, field: str) -> Problem:
         known = [*self._views, *(() if field == "feature_view_name" else self._sources)]

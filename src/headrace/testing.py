@@ -7,10 +7,14 @@
         t.at("12:31")
         assert t.get(driver_id="7")["pickups_30m"] == 0
 
-The same admission, operator, reading rules and stores as in a flow; only the source and the clock are yours.
+The same admission, operator, reading rules and stores as in a flow; only the source and the clock are yours. For flows
+of steps:
+
+    with headrace.testing.replay_flow(flow) as t:
+        t.send([{"driver_id": "7", "km": 3.0, "at": "12:00"}])
+        assert t.rows("totals") == [{"driver_id": "7", "rides": 1, ...}]
 """
 
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -22,15 +26,17 @@ import pyarrow as pa
 
 from headrace.features.errors import DataError
 from headrace.features.reading import Status, read_at
+from headrace.features.stream_source import StreamSource
+from headrace.features.streams import Flow, Stream
 from headrace.features.time import duration_us, format_instant, instant_us
 from headrace.features.views import ViewDefinition, definition
+from headrace.flow_replay import FlowReplay, dated_on, instant_on
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.decode import decode_rows, reading_of
-from headrace.flows.pipeline import Output, SourceFlow
+from headrace.flows.pipeline import SourceFlow
 from headrace.flows.shard import BEGINNING
+from headrace.flows.view_flow import Output, ViewFlow
 from headrace.stores.memory import MemoryStore
-
-_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d{1,6})?)?")
 
 
 class FeatureRow(dict[str, Any]):
@@ -61,13 +67,17 @@ class Replay:
     def __init__(self, view: Any, day: str) -> None:
         self.view: ViewDefinition = definition(view)
         self._midnight = instant_us(f"{day}T00:00:00Z", "day")
-        self._flow = SourceFlow(self.view.source, [self.view])
+        self._flow = self._begun()
         self._store = MemoryStore()
         self._log: list[pa.Table] = []
         self._offsets: dict[int, int] = {}
         self._clock: int | None = None
         self.dead: list[DeadLetter] = []
         self.duplicates = 0
+
+    def _begun(self) -> ViewFlow[Any]:
+        self._source = SourceFlow(self.view.source, [self.view])
+        return self._source
 
     def __enter__(self) -> "Replay":
         return self
@@ -94,7 +104,10 @@ class Replay:
         how = reading_of(source)
         batch, dead = decode_rows(source.schema, [self._dated(row, at) for row in given], partition, offset, how)
         self.dead += dead
-        self._take(self._flow.push(batch, self._clock))
+        self._take(self._source.push(batch, self._clock))
+
+    def end(self) -> None:
+        """The source has ended: what waits in the steps before a stream goes on. Of other views nothing waits."""
 
     def at(self, time: str | datetime) -> None:
         """Move the clock. It stays where it is if `time` is earlier; without a call it follows the newest event.
@@ -162,7 +175,7 @@ class Replay:
     def restart(self) -> None:
         """Kill the flow and start it again from a snapshot taken this instant; nothing may change by it."""
         parts = {name: [part.data] for name, part in self._flow.save(full=True).items()}
-        self._flow = SourceFlow(self.view.source, [self.view])
+        self._flow = self._begun()
         self._flow.load(parts)
 
     @property
@@ -178,18 +191,52 @@ class Replay:
         self.duplicates += output.duplicates
 
     def _instant(self, value: Any, name: str) -> int:
-        if isinstance(value, str) and _TIME_OF_DAY.fullmatch(value):
-            hours, minutes, *seconds = value.split(":")
-            if int(hours) > 23 or int(minutes) > 59 or (seconds and float(seconds[0]) >= 60):
-                raise DataError(f"{name}: '{value}' is no time of day.")
-            micros = round(float(seconds[0]) * 1_000_000) if seconds else 0
-            return self._midnight + (int(hours) * 3600 + int(minutes) * 60) * 1_000_000 + micros
-        return instant_us(value, name)
+        return instant_on(self._midnight, value, name)
 
     def _dated(self, row: Any, field: str) -> Any:
-        if isinstance(row, Mapping) and isinstance(row.get(field), str) and _TIME_OF_DAY.fullmatch(row[field]):
-            return {**row, field: format_instant(self._instant(row[field], field))}
-        return row
+        return dated_on(self._midnight, row, field)
+
+
+class StreamReplay(Replay):
+    """A view over a stream under test; made by `replay`. Rows are sent to the sources of its flow."""
+
+    def __init__(self, view: ViewDefinition, stream: Stream, day: str) -> None:
+        self._steps = FlowReplay(stream.flow, day, [view])
+        super().__init__(view, day)
+
+    def _begun(self) -> ViewFlow[Any]:
+        return self._steps.streams[0]
+
+    def send(self, rows: Iterable[Any] | Mapping[str, Any], partition: int = 0, *, source: str | None = None) -> None:
+        """Give the flow one event or several, in this order; its steps give the view its rows.
+
+        Args:
+            rows: of a source of the flow, as of `Replay.send`. partition: 0, there is no other.
+            source: the name of the source; it need not be said where the flow reads only one.
+
+        Raises:
+            DataError: there is no such source or partition.
+        """
+        if partition:
+            raise DataError(f"send: partition={partition}: a flow of steps is replayed from one partition, 0.")
+        self._steps.send(rows, source, self._clock)
+        self._gather()
+
+    def end(self) -> None:
+        self._steps.end(self._clock)
+        self._gather()
+
+    def restart(self) -> None:
+        self._steps.restart()
+        self._flow = self._begun()
+
+    def _gather(self) -> None:
+        for output in self._steps.outputs:
+            self._take(output)
+        self._steps.outputs.clear()
+        self.dead += self._steps.dead
+        self._steps.dead.clear()
+        self.duplicates = self._steps.duplicates
 
 
 def replay(view: Any, day: str = "2026-01-01") -> Replay:
@@ -197,9 +244,23 @@ def replay(view: Any, day: str = "2026-01-01") -> Replay:
 
     Args:
         view: a feature view or its definition. Its source gives lateness, dedup and the like; no event is read from it.
+            Of a view over a stream, the rows sent are those of the flow's source, and its steps make those of the view.
         day: the day that times of day such as "12:05" mean, YYYY-MM-DD, in UTC.
     """
-    return Replay(view, day)
+    made = definition(view)
+    if isinstance(made.source, StreamSource):
+        return StreamReplay(made, made.source.stream, day)
+    return Replay(made, day)
 
 
-__all__: Sequence[str] = ("FeatureRow", "Replay", "replay")
+def replay_flow(flow: Flow, day: str = "2026-01-01") -> FlowReplay:
+    """A flow of steps under test, to be used in a `with` statement.
+
+    Args:
+        flow: its sources give lateness, dedup and the like; no event is read from them.
+        day: the day that times of day such as "12:05" mean, YYYY-MM-DD, in UTC.
+    """
+    return FlowReplay(flow, day)
+
+
+__all__: Sequence[str] = ("FeatureRow", "FlowReplay", "Replay", "StreamReplay", "replay", "replay_flow")

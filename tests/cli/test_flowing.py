@@ -49,7 +49,7 @@ def refused(*words: str) -> str:
 
 def test_a_run_has_one_kind_of_source(file: Path) -> None:
     said = refused("run", str(file))
-    assert "views of Kafka topics (live) and of other sources (replayed)" in said
+    assert "views and flows of Kafka topics (live) and of other sources (replayed)" in said
     assert "headrace run views.py --view live" in said
 
 
@@ -82,13 +82,15 @@ def request(file: Path, **options: Any) -> Request:
 def test_settings_come_from_the_configuration(file: Path) -> None:
     (file.parent / "headrace.toml").write_text(
         '[flow]\nname = "n"\ncheckpoint_every = "2s"\n[online]\nurl = "redis://r"\nproject = "p"\nlayout = "packed"\n'
-        '[offline]\ndata = "d"\n[dead_letters]\ntopic = "dead"\n[kafka]\nbootstrap.servers = "b:9092"\n'
+        '[offline]\ndata = "d"\n[dead_letters]\ntopic = "dead"\n[drift]\ntopic = "drifts"\n'
+        '[kafka]\nbootstrap.servers = "b:9092"\n'
     )
     settings = request(file, batch_size=7, clock="stream", on_change="start", group="g").settings
     assert (settings.name, settings.worker, settings.consumer_group) == ("n", "host", "g")
     assert (settings.data, settings.online, settings.project, settings.layout) == ("d", "redis://r", "p", "packed")
     assert (settings.clock, settings.on_change, settings.batch_size) == ("stream", "start", 7)
-    assert (settings.checkpoint_every_s, settings.dead_letter_topic) == (2.0, "dead")
+    topics = settings.dead_letter_topic, settings.drift_topic
+    assert (settings.checkpoint_every_s, *topics) == (2.0, "dead", "drifts")
     assert settings.kafka == {"bootstrap.servers": "b:9092"}
     assert request(file).settings.batch_size == 20_000
 

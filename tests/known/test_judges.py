@@ -1,17 +1,21 @@
 """Independent judges of exact sliding windows: NumPy, pandas rolling, DuckDB OVER RANGE and Polars rolling.
 
 One stream of 600 payments of 5 users over a day, a third of them sharing an instant with another, with missing amounts;
-the log's row at each event must equal what each judge says of the events in (t - 1 h, t].
+the log's row at each event, of a stream and of a backfill, must equal what each judge says of the events in (t - 1 h,
+t].
 """
 
 import math
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headrace.features import FeatureView
+from headrace import OfflineLog, backfill
+from headrace.features import IterableSource, define
 from headrace.testing import replay
 from tests.known.payments import Payment, patient, user
 
@@ -19,16 +23,15 @@ NAMES = ("rows", "total", "mean", "least", "most", "std")
 MIDNIGHT = np.datetime64("2026-01-01T00:00", "us")
 
 
-class Exact(FeatureView, source=patient, entity=user):
-    """The statistics that every judge knows."""
-
-    rows = Payment.count(last="1h", exact=True)
-    total = Payment.amount.sum(last="1h", exact=True)
-    mean = Payment.amount.mean(last="1h", exact=True)
-    least = Payment.amount.min(last="1h", exact=True)
-    most = Payment.amount.max(last="1h", exact=True)
-    std = Payment.amount.std(last="1h", exact=True)
-
+EXACT = {
+    "rows": Payment.count(last="1h", exact=True),
+    "total": Payment.amount.sum(last="1h", exact=True),
+    "mean": Payment.amount.mean(last="1h", exact=True),
+    "least": Payment.amount.min(last="1h", exact=True),
+    "most": Payment.amount.max(last="1h", exact=True),
+    "std": Payment.amount.std(last="1h", exact=True),
+}
+"""The statistics that every judge knows."""
 
 Stream = dict[str, Any]
 Answers = dict[tuple[str, int], tuple[float | None, ...]]
@@ -46,23 +49,39 @@ def stream() -> Stream:
     }
 
 
-@pytest.fixture(scope="module")
-def ours(stream: Stream) -> Answers:
+def streamed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The log of a stream."""
+    with replay(define("exact", source=patient, entity=user, features=EXACT)) as t:
+        t.send(rows)
+        assert not t.dead
+        return list(t.log(tail=True))
+
+
+def backfilled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The log of a backfill."""
+    view = define(
+        "exact", source=IterableSource(rows, Payment, lateness="4h", name="paid"), entity=user, features=EXACT
+    )
+    with TemporaryDirectory() as folder:
+        assert not backfill([view], folder, batch_size=100).dead
+        found: list[dict[str, Any]] = OfflineLog(Path(folder) / "log").scan(view).to_pylist()
+        return found
+
+
+@pytest.fixture(scope="module", params=[streamed, backfilled])
+def ours(stream: Stream, request: pytest.FixtureRequest) -> Answers:
     """(user, instant) -> answers at the instants of events; sent in order, but with pairs swapped."""
     order = np.arange(600).reshape(-1, 2)[:, ::-1].ravel()
-    with replay(Exact) as t:
-        t.send(
-            [
-                {
-                    "user": str(stream["user"][i]),
-                    "amount": None if np.isnan(stream["amount"][i]) else float(stream["amount"][i]),
-                    "at": f"{stream['at'][i]}Z",
-                }
-                for i in order
-            ]
-        )
-        assert not t.dead
-        log = t.log(tail=True)
+    log = request.param(
+        [
+            {
+                "user": str(stream["user"][i]),
+                "amount": None if np.isnan(stream["amount"][i]) else float(stream["amount"][i]),
+                "at": f"{stream['at'][i]}Z",
+            }
+            for i in order
+        ]
+    )
     events = {(str(u), int(at)) for u, at in zip(stream["user"], stream["at"].astype(np.int64), strict=True)}
     answers = {}
     for row in log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import fsspec
 
 from tests.live.definitions import LiveSource, write
 
@@ -113,7 +116,9 @@ class LiveFlow:
 
     Args:
         folder: for the file of views, headrace.toml, the data and the logs. bootstrap: address of Kafka. online: URL
-            of the online store, embedded by default. until_end: stop where the topics end. settings: more of [flow].
+            of the online store, embedded by default. shared: URL of the data where it is not in the folder; `fetch`
+            brings it there. kafka: settings of its clients. until_end: stop where the topics end. settings: more of
+            [flow].
     """
 
     def __init__(
@@ -127,6 +132,8 @@ class LiveFlow:
         online: str | None = None,
         project: str = "headrace",
         data: Path | None = None,
+        shared: str | None = None,
+        kafka: Mapping[str, str] | None = None,
         until_end: bool = False,
         **settings: Any,
     ) -> None:
@@ -140,7 +147,13 @@ class LiveFlow:
         self.online, self.project, self.until_end = online, project, until_end
         told = {"name": self.name, "checkpoint_every": "300ms", **settings}
         where = {"project": project, **({} if online is None else {"url": online})}
-        sections = {"flow": told, "online": where, "offline": {"data": str(self.data)}, "kafka": QUICK}
+        sections = {
+            "flow": told,
+            "online": where,
+            "offline": {"data": shared or str(self.data)},
+            "kafka": {**QUICK, **(kafka or {})},
+        }
+        self._shared = shared
         (folder / "headrace.toml").write_text("".join(map(_section, sections.items())))
         self.environment = {
             **os.environ,
@@ -160,18 +173,39 @@ class LiveFlow:
                 worker.resume()
                 worker.kill()
 
-    def start(self, count: int = 1, *, name: str | None = None, supervised: int = 0) -> list[Worker]:
-        """That many workers more, each a `headrace run` of its own; `supervised`: one that runs so many itself."""
+    def fetch(self) -> None:
+        """Copy the data from where all workers share it, for the checks."""
+        assert self._shared is not None
+        shutil.rmtree(self.data, ignore_errors=True)
+        fs, path = fsspec.url_to_fs(self._shared)
+        fs.invalidate_cache()
+        fs.get(path, str(self.data), recursive=True)
+
+    def start(
+        self, count: int = 1, *, name: str | None = None, supervised: int = 0, host: Path | None = None
+    ) -> list[Worker]:
+        """That many workers more, each a `headrace run` of its own.
+
+        supervised: one that runs so many itself. host: a folder that is all that they have on disk, as on a machine of
+        their own.
+        """
         started = []
+        folder, environment = self.folder, self.environment
+        if host is not None:
+            folder = host
+            folder.mkdir(exist_ok=True)
+            for file in (self.file, self.folder / "headrace.toml"):
+                shutil.copy(file, folder)
+            environment = {**environment, "HOME": str(folder), "TMPDIR": str(folder)}
         for _ in range(count):
             self._made += 1
             worker = name or f"w{self._made}"
             command = [sys.executable, "-I", "-S", str(BOUND), str(os.getpid()), sys.executable, "-m"]
-            command += ["tests.live.worker", "run", str(self.file), "--quiet", "--worker-id", worker]
+            command += ["tests.live.worker", "run", str(folder / self.file.name), "--quiet", "--worker-id", worker]
             command += ["--until-end"] * self.until_end
             command += ["--workers", str(supervised)] if supervised else []
-            log = self.folder / f"worker-{self._made}.log"
-            started.append(Worker(worker, command, log, self.environment))
+            log = folder / f"worker-{self._made}.log"
+            started.append(Worker(worker, command, log, environment))
         self.workers += started
         return started
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from headrace.features.reading import read_at
 from headrace.features.time import instant_us
 from headrace.flows.recording import LOG, ONLINE
+from headrace.flows.worker.recomputing import recompute
+from headrace.flows.worker.settings import FlowSettings
+from headrace.materialize.verifying import check_log as compare_logs
 from headrace.serving import Client
 from headrace.stores.deadletters import read_dead_letters
 from headrace.stores.offline import OfflineLog
@@ -104,6 +108,19 @@ def check_offline(
                 check_log(oracle, whole, None)
             else:
                 assert whole == final, f"{name}: a tail that nobody expects"
+
+
+def check_verified(flow: LiveFlow, folder: Path) -> None:
+    """What `headrace verify` computes anew from the topics is what the log says."""
+    views = [view for source in flow.sources for view in source.definitions(flow.bootstrap).values()]
+    made = recompute(views, FlowSettings(name=flow.name, data=str(flow.data)), str(folder))
+    assert not made.left
+    assert not any(made.begins.values())
+    log, anew = OfflineLog(flow.data / LOG), OfflineLog(folder / LOG)
+    for view in views:
+        check = compare_logs(view, log, anew)
+        assert not check.differences, check
+        assert check.rows
 
 
 def differences(got: Iterable[Any], expected: Iterable[Any]) -> str:

@@ -40,6 +40,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Metrics:
         ("dead:late", 3),
         ("dead:malformed", 2),
         ("missing:fare", 7),
+        ("given:pickups.far", 9),
         ("strange", 1),
     ):
         metrics.counted("rides-0000", what, count)
@@ -69,6 +70,7 @@ def test_every_call_becomes_a_figure(told: Metrics) -> None:
         'headrace_dead_letters_total{part="rides-0000",reason="late"}': 3,
         'headrace_dead_letters_total{part="rides-0000",reason="malformed"}': 2,
         'headrace_missing_values_total{column="fare",part="rides-0000"}': 7,
+        'headrace_step_rows_total{part="rides-0000",step="pickups.far"}': 9,
         'headrace_other_events_total{kind="strange",part="rides-0000"}': 1,
         'headrace_rows_total{view="driver_activity",where="online"}': 900,
         'headrace_rows_total{view="driver_activity",where="log"}': 1_200,

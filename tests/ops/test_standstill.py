@@ -26,11 +26,15 @@ STUCK = """
 import threading, time
 from headrace.ops.standstill import Standstill
 
+stuck = threading.Event()
+
 def stuck_here():
+    stuck.set()
     time.sleep(60)
 
 watched = Standstill(lambda: 1.0, 0.5, after_s=1.0)
 def look():
+    stuck.wait()
     while True:
         watched.look()
 threading.Thread(target=look, daemon=True).start()

@@ -59,6 +59,24 @@ class Spread(CustomAggregation):
         return [float(x) for x in state]
 
 
+class Halving:
+    """An object that learns: what `exact.learned` gives. Its state is deep, shared and circular."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Any] = []
+        self.told = {"now": 0.0}
+        self.again = (self.told, {"self": self})
+
+    def learn(self, x: Any) -> None:
+        self.inputs.append(x)
+        at = len(self.inputs) - 1
+        self.again[0]["now"] = self.told["now"] / 2 + x + (self.inputs[at - 1] if at % 3 == 2 else 0.0)
+
+    def value(self) -> float:
+        told: Halving = self.again[1]["self"]  # type: ignore[assignment]
+        return told.told["now"]
+
+
 def us(value: int) -> timedelta:
     return timedelta(microseconds=value)
 
@@ -125,6 +143,8 @@ def feature_of(feature: Feature) -> Any:
     column = column_of(feature.column or "")
     if feature.kind == "custom":
         return column.aggregate(Spread(), **options)
+    if feature.kind == "stateful":
+        return column.stateful(Halving(), **options)
     params = {name: us(v) if name == "half_life" else v for name, v in feature.params.items()}
     return getattr(column, feature.kind)(**params, **options)
 

@@ -19,6 +19,7 @@ from tests.oracle.described import MISSING, Clock, Derived, Feature, Sent, Strea
 from tests.oracle.exact import INT64, aggregate, empty, missing
 
 FAR = 2**62
+HOUR = 3_600_000_000
 Key = tuple[Any, ...]
 
 
@@ -41,8 +42,9 @@ class Judged:
     clock: int  # the newest accepted event time or the newest clock step, -FAR before either
 
 
-def judge(stream: Stream, script: Iterable[Sent | Clock]) -> Judged:
-    """Walk the script in arrival order (C7-C10).
+def judge(stream: Stream, script: Iterable[Sent | Clock], live: bool = False) -> Judged:
+    """Walk the script in arrival order (C7-C10). `live`: only its clock steps say what is far ahead, and where the
+    stream sets no `max_ahead` that is an hour; else the events move the clock as well.
 
     An event is late if it is older than the newest accepted event of its partition by more than `lateness`. The flow's
     watermark is the least over the partitions with an accepted event and never falls; what a partition that speaks up
@@ -54,10 +56,11 @@ def judge(stream: Stream, script: Iterable[Sent | Clock]) -> Judged:
     taken: list[Taken] = []
     dead: list[tuple[Sent, str]] = []
     duplicates = 0
-    watermark = clock = -FAR
+    watermark = clock = told = -FAR
+    max_ahead = HOUR if live and stream.max_ahead is None else stream.max_ahead
     for step in script:
         if isinstance(step, Clock):
-            clock = max(clock, step.time)
+            told, clock = max(told, step.time), max(clock, step.time)
             continue
         own = newest.get(step.partition, -FAR) - stream.lateness
         bound = max(own, watermark)
@@ -65,7 +68,8 @@ def judge(stream: Stream, script: Iterable[Sent | Clock]) -> Judged:
         if identity is not None and known.get(identity, -FAR) >= bound > -FAR:
             duplicates += 1
             continue
-        if stream.max_ahead is not None and clock > -FAR and step.time > clock + stream.max_ahead:
+        ahead_of = told if live else clock
+        if max_ahead is not None and ahead_of > -FAR and step.time > ahead_of + max_ahead:
             dead.append((step, "ahead"))
             continue
         if step.time < bound and stream.late != "count":
@@ -244,6 +248,9 @@ class Oracle:
     def content(self, feature: Feature, key: Key, t: int) -> list[Sent]:
         """The rows that `feature` covers at `t`: its window asked at t - ending, of the events that count by t."""
         taken = [e for e in self._events.get(key, ()) if e.since <= t and holds(feature.where, e.event.columns)]
+        if feature.kind == "stateful" and feature.window.kind == "lifetime":
+            order = sorted(taken, key=lambda e: (e.since, e.event.time, e.event.partition, e.event.offset))
+            return [e.event for e in order]
         if feature.window.kind == "session" and any(e.since > e.event.time for e in taken):
             return running_session(feature.window, taken, t)
         return covered(feature.window, [e.event for e in taken], t - feature.window.ending)

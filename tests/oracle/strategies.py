@@ -150,6 +150,22 @@ def streams(draw: st.DrawFn, unit: int) -> Stream:
     )
 
 
+@st.composite
+def stateful(draw: st.DrawFn, name: str, unit: int, stream: Stream) -> Feature:
+    """A feature of an object that learns: over the lifetime, or a session where nothing late counts."""
+    window = Window("lifetime")
+    if stream.late != "count" and draw(st.booleans()):
+        window = Window("session", draw(st.sampled_from((1, 2, 3, 5))) * unit)
+    return Feature(
+        name,
+        "stateful",
+        window,
+        draw(st.sampled_from(("amount", "units", "twice", "each"))),
+        draw(st.sampled_from((None, None, *CONDITIONS))),
+        default=draw(st.sampled_from((MISSING, MISSING, -7.5))),
+    )
+
+
 NUMBERS = ("count", "sum", "mean", "var", "std", "distinct", "decayed_sum", "decayed_mean")
 
 
@@ -166,6 +182,7 @@ def views(
     most: int = 4,
     derived: bool = True,
     thinned: bool = True,
+    stream: Stream | None = None,
 ) -> View:
     chosen: list[Feature | Derived] = [draw(features(f"f{i}", unit, kinds)) for i in range(draw(st.integers(1, most)))]
     numbers = [f for f in chosen if isinstance(f, Feature) and f.by is None and f.kind in NUMBERS]
@@ -178,7 +195,7 @@ def views(
         keys=draw(st.sampled_from((("who",), ("who",), ("who", "where_from")))),
         ttl=draw(st.sampled_from((None, None, 4 * unit))),
         log_every=draw(st.sampled_from((None, None, None, 3 * unit))) if thinned else None,
-        stream=draw(streams(unit)),
+        stream=draw(streams(unit)) if stream is None else stream,
     )
 
 

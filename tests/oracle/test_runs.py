@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import headrace
+from headrace.flows.backfill import backfill, portions
+from headrace.materialize.verifying import check_log as compare_logs
+from headrace.stores.offline import OfflineLog
 from tests.oracle.definitions import definition_of
 from tests.oracle.described import Sent
-from tests.oracle.judging import check_log, check_reading, settled_before, wrong_features
-from tests.oracle.naive import Key, Oracle, Reading
-from tests.oracle.operator import rows_of
+from tests.oracle.folders import Stopped, check_folder, stopping
+from tests.oracle.naive import Oracle, judge
 from tests.oracle.ran import FORMS, source_of, writable
-from tests.oracle.replayed import instant
 from tests.oracle.strategies import cases, questions
-
-
-def served(client: headrace.Client, view: Any, keys: tuple[str, ...], key: Key) -> tuple[int, Reading]:
-    """What the lookup client says, and of which instant."""
-    got = client.get(view, dict(zip(keys, key, strict=True)))
-    newest = None if got.newest_event is None else _us(got.newest_event)
-    return _us(got.at), Reading(got.to_dict(), {name: str(status) for name, status in got.status.items()}, newest)
-
-
-def _us(moment: Any) -> int:
-    return (moment - instant(0)) // (instant(1) - instant(0))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -40,31 +32,62 @@ def test_runs(form: str, data: st.DataObject) -> None:
     unit, view, script = data.draw(cases())
     events = writable([step for step in script if isinstance(step, Sent)], form)
     first = data.draw(st.integers(0, len(events)))
-    oracle = Oracle(view, events)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for some in (events[:first], events):
             definition = definition_of(view, source=source_of(form, some, root, view.stream))
             headrace.run([definition], root / "data", batch_size=data.draw(st.integers(1, 9)))
-        with headrace.EmbeddedStore(root / "data" / "online", read_only=True) as store:
-            client = headrace.Client(store)
-            for key in oracle.entities:
-                t, reading = served(client, definition, view.keys, key)
-                assert t == oracle.judged.clock
-                check_reading(oracle, key, t, reading)
-        if not oracle.judged.taken:
-            return
-        log = headrace.OfflineLog(root / "data" / "log")
-        check_log(oracle, rows_of(log.scan(definition, tail=False)), settled_before(oracle))
-        check_log(oracle, rows_of(log.scan(definition)), None)
-        if view.log_every is None:
-            times = data.draw(questions(unit, list(events)))
-            keys = [*oracle.entities, ("nobody", 1)[: len(view.keys)]]
-            asked = [(key, t) for key in keys for t in times]
-            spine = [dict(zip(view.keys, key, strict=True)) | {"t": instant(t)} for key, t in asked]
-            got = rows_of(headrace.training_set(spine, definition, log=log, time="t", statuses=True))
-            for row, (key, t) in zip(got, asked, strict=True):
-                expected = oracle.read(key, t)
-                seen = not {"NOT_FOUND", "OUTSIDE_MAX_AGE"} & set(expected.statuses.values())
-                assert not wrong_features(oracle, key, t, row, seen=seen)
-                assert {name: row[f"{name}__status"] for name in expected.statuses} == expected.statuses
+        check_folder(root / "data", Oracle(view, events), definition, data.draw(questions(unit, list(events))))
+
+
+@pytest.mark.parametrize("form", ["parquet", "rows"])
+@settings(max_examples=max(5, settings.default.max_examples // 5))
+@given(st.data())
+def test_backfills(form: str, data: st.DataObject) -> None:
+    """Backfill the first part of the stream, perhaps interrupted and taken up again, then run all of it on the same
+    folder: the seam may lie anywhere."""
+    unit, view, script = data.draw(cases())
+    events = writable([step for step in script if isinstance(step, Sent)], form)
+    first = data.draw(st.integers(0, len(events)))
+    times = data.draw(questions(unit, list(events)))
+    size = data.draw(st.integers(1, 9))
+    stops = data.draw(st.lists(st.integers(0, 80), max_size=2))
+    portion = data.draw(st.sampled_from((1, 3, portions.PORTION)))
+    with tempfile.TemporaryDirectory() as folder, patch.object(portions, "PORTION", portion):
+        root = Path(folder)
+        definition = definition_of(view, source=source_of(form, events[:first], root, view.stream))
+        for stop in stops:
+            with suppress(Stopped):
+                backfill([definition], root / "data", batch_size=size, progress=stopping(stop))
+                break
+        else:
+            backfill([definition], root / "data", batch_size=size)
+        check_folder(root / "data", Oracle(view, events[:first]), definition, times)
+        definition = definition_of(view, source=source_of(form, events, root, view.stream))
+        headrace.run([definition], root / "data", batch_size=size)
+        check_folder(root / "data", Oracle(view, events), definition, times)
+        if OfflineLog(root / "data" / "log").views():
+            backfill([definition], root / "anew")
+            logs = [OfflineLog(root / each / "log") for each in ("data", "anew")]
+            verified = compare_logs(definition, *logs)
+            assert not verified.differences, verified
+            assert verified.rows == logs[0].scan(definition, tail=False).num_rows
+
+
+@settings(max_examples=max(5, settings.default.max_examples // 5))
+@given(st.data())
+def test_repairs(data: st.DataObject) -> None:
+    """A backfill that repairs takes late events at their own time; its log has settled as far as any."""
+    unit, view, script = data.draw(cases())
+    events = writable([step for step in script if isinstance(step, Sent)], "parquet")
+    for_ever = replace(view.stream, lateness=2**60, late="dead_letter")
+    there = judge(view.stream, events)
+    judged = replace(judge(for_ever, events), watermark=there.watermark, clock=there.clock)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        definition = definition_of(view, source=source_of("parquet", events, root, view.stream))
+        summary = backfill([definition], root / "data", repair=True)
+        assert summary.taken == len(judged.taken)
+        assert sum(summary.dead.values()) == len(judged.dead)
+        times = data.draw(questions(unit, list(events)))
+        check_folder(root / "data", Oracle(view, events, judged), definition, times)

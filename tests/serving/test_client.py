@@ -213,3 +213,13 @@ print([name for name in heavy if name in sys.modules])
     )
     assert done.stderr == ""
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("form", "package"), [("to_arrow", "pyarrow"), ("to_pandas", "pandas")])
+def test_a_form_says_which_package_it_needs(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, form: str, package: str
+) -> None:
+    table = Client(store).features([Visits], {"user": ["a"]})
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"{form}\(\) needs the package {package}, .*pip install .*to_dicts"):
+        getattr(table, form)()

@@ -1,6 +1,5 @@
 """A log on object stores: fsspec's memory, and S3's own protocol spoken by a server on this machine."""
 
-import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from tests.servers.s3 import s3
 from tests.stores.logs import DAY, instants, visits
 
 from headrace.features.errors import DataError
@@ -20,29 +20,9 @@ from headrace.stores.offline import OfflineLog
 from headrace.stores.remoteplace import RemotePlace
 from headrace.stores.testing import AT, Visits
 
+__all__ = ["s3"]
+
 ROOTS = count()
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket of an S3 server on this machine."""
-    from moto.server import ThreadedMotoServer
-
-    patch = pytest.MonkeyPatch()
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        patch.delenv(name)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    patch.setenv("AWS_ACCESS_KEY_ID", "test")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    fsspec.filesystem("s3").mkdir("features")
-    yield "s3://features"
-    fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
-    patch.undo()
 
 
 @pytest.fixture(params=["memory", "s3"])

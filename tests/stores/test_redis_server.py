@@ -228,7 +228,7 @@ def test_a_password_is_asked_for_and_never_shown(new_redis: Callable[..., RedisS
 
 
 def test_a_user_with_few_rights_is_enough(new_redis: Callable[..., RedisServer]) -> None:
-    rights = ("+@read", "+@write", "+@connection", "+@scripting", "+@transaction")
+    rights = ("+@read", "+@write", "+@connection", "+@scripting", "+@transaction", "+time")
     flow = ("--user", "flow", "on", ">pw", "~*", *rights)
     model = ("--user", "model", "on", ">pw", "~*", "+@read", "+@connection", "+@transaction")
     server = new_redis(options=(*flow, *model))
@@ -239,6 +239,14 @@ def test_a_user_with_few_rights_is_enough(new_redis: Callable[..., RedisServer])
         store.set_clock(1, "wall")
         store.drop("visits")
         store.write(Visits, rows_of(Visits, [(KEY, row(1))]))
+    with RedisStore(server.url.replace("//", "//flow:pw@"), project="mortal") as store:
+        with server.client() as client:
+            us = client.time()[0] * 1_000_000
+        for _ in range(2):
+            store.write(Day, rows_of(Day, [(KEY, StoredRow({"visits": 1}, us, us))]))
+            with store.filling(Day) as rows:
+                rows.write(rows_of(Day, [(KEY, StoredRow({"visits": 1}, us, us))]))
+                assert rows.flush() == 1
     with RedisStore(server.url.replace("//", "//model:pw@")) as store:
         assert store.read(Visits, [KEY, {"user": "b"}]) == [row(1), None]
         with pytest.raises(StoreError, match="refuses a command"):

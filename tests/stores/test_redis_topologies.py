@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import redis
 from tests.servers.redis import RedisServer
+from tests.stores.redis_bulk_rows import key, said, write
+from tests.stores.redis_bulk_rows import rows as bulk_rows
 from tests.stores.redis_topologies import Sentinel, cluster, until, with_tls
 
 from headrace.stores.errors import StoreError, UnreachableError
 from headrace.stores.online import Portion, Reached
 from headrace.stores.redis import RedisStore
+from headrace.stores.redis_bulk import BulkDone
 from headrace.stores.testing import AT, LastingStoreSuite, PositionedStoreSuite, Visits, row, rows_of
 
 KEY = {"user": "a"}
@@ -30,6 +33,9 @@ def test_tls_with_a_certificate_of_ones_own_and_a_password(
         store.write(Visits, rows_of(Visits, [(KEY, row(1))]))
         assert store.read(Visits, [KEY]) == [row(1)]
         assert repr(store) == f"RedisStore('rediss://localhost:{port}/0', project='headrace', layout='feast')"
+    url = f"rediss://:s3cret@localhost:{port}/0?ssl_ca_certs={trusted}"
+    assert write(url, bulk_rows(list(range(5000)), [AT] * 5000)).written == 5000
+    assert write(url, bulk_rows(list(range(5000)), [AT] * 5000)).written == 5000
     with RedisStore(f"rediss://:s3cret@localhost:{port}/0") as store:
         with pytest.raises(UnreachableError, match=r"does not answer: .*certificate verify failed") as failed:
             store.read(Visits, [KEY])
@@ -107,6 +113,17 @@ def test_a_cluster_is_reached_by_any_of_its_nodes(nodes: list[RedisServer]) -> N
         RedisStore("redis+cluster://127.0.0.1:1", timeout_s=0.5)
 
 
+def test_a_cluster_takes_bulk_rows(nodes: list[RedisServer]) -> None:
+    url = f"redis+cluster://127.0.0.1:{nodes[0].port}"
+    drivers = list(range(300))
+    assert write(url, bulk_rows(drivers, [AT] * 300), key_ttl_s=1000) == BulkDone(300, 300, 0)
+    assert write(url, bulk_rows(drivers, [AT - 1 + each % 3 for each in drivers], [2] * 300)) == BulkDone(300, 200, 100)
+    with redis.RedisCluster(host="127.0.0.1", port=nodes[0].port) as client:
+        assert said(client.hgetall(key(3))) == (AT, AT)
+        assert said(client.hgetall(key(4))) == (AT, 2)
+        assert client.ttl(key(3)) > 900
+
+
 # Sentinel
 
 
@@ -124,8 +141,17 @@ def test_a_store_follows_the_master_that_sentinel_names(new_redis: Callable[...,
         with RedisStore(f"redis+sentinel://127.0.0.1:{sentinel.port}/features/0", timeout_s=1) as store:
             assert store.take_over("w", 1) is None
             assert store.write_portions([portion(1, 1)]) == ["written"]
+            users = [f"user {number}" for number in range(1000)]
+            many = rows_of(Visits, [({"user": user}, row(1)) for user in users])
+            with store.filling(Visits) as rows:
+                rows.write(many)
+                assert rows.flush() == 1000
             master.client().wait(1, 5000)
             master.kill()
+            with store.filling(Visits) as rows:
+                rows.write(many)
+                with pytest.raises(UnreachableError):
+                    rows.flush()
             with pytest.raises(UnreachableError):
                 store.write_portions([portion(2, 2)])
 
@@ -137,6 +163,10 @@ def test_a_store_follows_the_master_that_sentinel_names(new_redis: Callable[...,
 
             until(written)
             assert store.read(Visits, [KEY]) == [row(2, 2)]
+            with store.filling(Visits) as rows:
+                rows.write(many)
+                assert rows.flush() == 1000
+            assert store.read(Visits, [{"user": users[-1]}]) == [row(1)]
             assert store.take_over("w", 2) == Reached(2, AT)
     finally:
         watch.close()

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 from tests.stores.logs import DAY
 
-from headrace.features import Entity, FeatureView
+from headrace.features import Entity, FeatureView, derived
 from headrace.stores.errors import SchemaMismatchError
 from headrace.stores.offline import OfflineLog
 from headrace.stores.online import StoredRow
@@ -162,3 +162,19 @@ def test_parts_change_one_after_the_other(tmp_path: Path) -> None:
     assert read(reader, Two, "count") == [(0,), (1,), (2,)]
     with pytest.raises(SchemaMismatchError):
         reader.scan(One)
+
+
+def test_a_derived_feature_means_its_hidden_inputs_too(tmp_path: Path) -> None:
+    def view(last: str) -> Any:
+        class Rate(FeatureView, source=VISITS, entity=USER, name="rate"):
+            _few = Visit.count(last=last)
+            total = Visit.amount.sum(last="1h")
+            rate = derived(total / _few)
+
+        return Rate
+
+    log = OfflineLog(tmp_path)
+    log.append(view("1h"), rows(view("1h"), 1, total=1.5, rate=0.5))
+    log.commit()
+    with pytest.raises(SchemaMismatchError, match="'rate' is computed in another way"):
+        log.migrate_view(view("2h"))

@@ -8,10 +8,19 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from headrace.cli.advise_command import advise
+from headrace.cli.backfill_command import backfill
 from headrace.cli.failing import told
+from headrace.cli.feast_command import feast_app
+from headrace.cli.materialize_command import materialize
+from headrace.cli.monitor_command import monitor
+from headrace.cli.options import AsJson, ViewsPath
+from headrace.cli.prepare_command import prepare
 from headrace.cli.project import DATA, asked_view
 from headrace.cli.run_command import run
 from headrace.cli.serve_command import serve
+from headrace.cli.size_command import size
+from headrace.cli.verify_command import verify
 from headrace.version import VERSION
 
 GUIDE = """Features for machine learning from event streams: define them in a Python file, replay them, ask for them.
@@ -59,9 +68,6 @@ DataFolder = Annotated[
         "--data", metavar="DIR|URL", envvar="HEADRACE_DATA", help="Where the log, checkpoints and online store are."
     ),
 ]
-ViewsPath = Annotated[
-    Path, typer.Argument(metavar="FILE", help="Python file with your feature views.", show_default=False)
-]
 ViewName = Annotated[str, typer.Argument(metavar="VIEW", help="Name of a feature view.", show_default=False)]
 Keys = Annotated[
     list[str], typer.Argument(metavar="KEY=VALUE", help="The entity, by all of its keys.", show_default=False)
@@ -72,7 +78,6 @@ FromFile = Annotated[
         "--file", help="File that defines the view.", show_default="that of the last run into the data folder"
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON.")]
 
 
 def show_version(asked: bool) -> None:
@@ -122,8 +127,49 @@ def views(file: ViewsPath, as_json: AsJson = False) -> None:
         typer.echo("\n\n".join([*(view.describe() for view in found.views), *map(str, found.services)]))
 
 
+@app.command()
+def graph(
+    file: ViewsPath,
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            "--svg", metavar="OUT", help="Write an SVG picture there instead.", show_default="Mermaid on stdout"
+        ),
+    ] = None,
+) -> None:
+    """Draw what a file computes: sources, steps of flows, views, and where rows go.
+
+    As a Mermaid flowchart, which GitHub and most editors show as a picture in a Markdown block of the language
+    `mermaid`; or as an SVG file.
+    """
+    from headrace.cli.graphing import mermaid, picture
+    from headrace.cli.loading import load
+
+    shown = picture(load(file, or_flows=True))
+    if svg is None:
+        typer.echo(mermaid(shown))
+        return
+    from headrace.cli.svg import svg as drawn
+
+    try:
+        svg.write_text(drawn(shown), encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(
+            f"{svg} cannot be written: {error.strerror}. Name a file in a folder that is there."
+        ) from None
+    typer.echo(f"wrote {svg}")
+
+
 app.command()(run)
+app.command()(backfill)
 app.command()(serve)
+app.command()(materialize)
+app.add_typer(feast_app, name="feast")
+app.command()(prepare)
+app.command()(verify)
+app.command()(monitor)
+app.command()(advise)
+app.command()(size)
 
 
 @app.command()

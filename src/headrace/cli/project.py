@@ -13,7 +13,7 @@ from headrace.features.errors import HeadraceError
 from headrace.features.views import ViewDefinition
 
 DATA = Path("headrace-data")
-PARTS = ("online", "log")
+PARTS = ("online", "log", "backfill")
 REMEMBERED = "run.json"
 
 

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from headrace.cli.bars import Reached
 from headrace.cli.loading import ViewsFile
 from headrace.cli.project import DATA, forget, remember
 from headrace.cli.show import print_json, show_figures
 from headrace.features.errors import HeadraceError
+from headrace.features.streams import Flow
 from headrace.features.time import format_instant
 from headrace.features.views import ViewDefinition
 from headrace.flows.changes import OnChange
@@ -32,7 +34,7 @@ from headrace.stores.errors import SchemaMismatchError
 
 def replay_and_show(
     file: ViewsFile,
-    views: Sequence[ViewDefinition],
+    parts: Sequence[ViewDefinition | Flow],
     config: Configuration,
     *,
     live: bool,
@@ -40,7 +42,7 @@ def replay_and_show(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Runs the views, prints what the run did and returns the exit code.
+    """Runs views and flows, prints what the run did and returns the exit code.
 
     Raises:
         HeadraceError: as `replay`, or the data are to go to an object store.
@@ -51,17 +53,17 @@ def replay_and_show(
         )
     data, size = Path(config.offline.data), config.flow.batch_size or BATCH_SIZE
     change = config.flow.on_change
-    summary = replay(file, views, data, batch_size=size, live=live, fresh=fresh, quiet=quiet, on_change=change)
+    summary = replay(file, parts, data, batch_size=size, live=live, fresh=fresh, quiet=quiet, on_change=change)
     if as_json:
         print_json(as_data(summary, str(data)))
     else:
-        print_run(summary, views, data)
+        print_run(summary, [each for each in parts if not isinstance(each, Flow)], data)
     return INTERRUPTED if summary.stopped else DONE
 
 
 def replay(
     file: ViewsFile,
-    views: Sequence[ViewDefinition],
+    parts: Sequence[ViewDefinition | Flow],
     data: Path,
     *,
     batch_size: int,
@@ -70,7 +72,7 @@ def replay(
     quiet: bool,
     on_change: OnChange = "refuse",
 ) -> Summary:
-    """Runs the views into the data folder and shows how far it is on stderr.
+    """Runs views and flows into the data folder and shows how far it is on stderr.
 
     Raises:
         HeadraceError: as `run`; where the folder holds another definition of a view, with the way out.
@@ -81,7 +83,7 @@ def replay(
     console = Console(stderr=True)
     with _shown(console, quiet) as progress:
         try:
-            return run(views, data, live=live, batch_size=batch_size, on_change=on_change, progress=progress)
+            return run(parts, data, live=live, batch_size=batch_size, on_change=on_change, progress=progress)
         except (SnapshotError, SchemaMismatchError) as error:
             raise HeadraceError(
                 f"{error} On the command line: headrace run {file.path.name} --on-change start, or backfill. To replay "
@@ -89,15 +91,20 @@ def replay(
             ) from error
 
 
+def compiled(console: Console) -> None:
+    """Sees to it that the kernels are there, with a word if it takes long."""
+    if not is_warm():
+        with console.status("compiling kernels, once after an installation (about half a minute)"):
+            warm()
+
+
 @contextmanager
 def _shown(console: Console, quiet: bool) -> Iterator[Any]:
     if quiet:
         yield None
         return
-    if not is_warm():
-        with console.status("compiling kernels, once after an installation (about half a minute)"):
-            warm()
-    columns = (TextColumn("{task.description}"), BarColumn(), _Done(), _Speed(), _Reached(), TimeElapsedColumn())
+    compiled(console)
+    columns = (TextColumn("{task.description}"), BarColumn(), _Done(), _Speed(), Reached(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -122,13 +129,6 @@ class _Speed(ProgressColumn):
         return Text(f"{task.fields.get('events', 0) / seconds:,.0f}/s" if seconds else "", style="dim")
 
 
-class _Reached(ProgressColumn):
-    """The event time up to which the source has been read."""
-
-    def render(self, task: Task) -> Text:
-        return Text(task.fields.get("reached", ""), style="cyan")
-
-
 def as_data(summary: Summary, data: str) -> dict[str, Any]:
     """The summary for `--json`."""
     return {
@@ -140,6 +140,7 @@ def as_data(summary: Summary, data: str) -> dict[str, Any]:
         "log_rows": dict(summary.log_rows),
         "tail_rows": dict(summary.tail_rows),
         "entities": summary.entities,
+        "given": dict(summary.given),
         "seconds": round(summary.seconds, 3),
         "stopped": summary.stopped,
         "data": data,
@@ -170,6 +171,8 @@ def print_flow(summary: Summary, views: Sequence[ViewDefinition], settings: Flow
 
 
 def _question(views: Sequence[ViewDefinition], data: str) -> dict[str, str]:
+    if not views:
+        return {}
     keys = " ".join(f"{key}=..." for key in views[0].entity.keys)
     return {"ask": f"headrace get {views[0].name} {keys}" + (f" --data {data}" if data != str(DATA) else "")}
 
@@ -182,10 +185,14 @@ def _figures(summary: Summary, views: Sequence[ViewDefinition]) -> dict[str, str
         lines["duplicates"] = f"{summary.duplicates:,} seen before, dropped"
     for reason, count in sorted(summary.dead.items()):
         lines[f"dead: {reason}"] = f"{count:,}"
+    for where, count in sorted(summary.drifts.items()):
+        lines[f"drift: {where}"] = f"{count:,}"
     for view in views:
         name = view.name
         lines[name] = f"{summary.online_rows[name]:,} online rows, {summary.log_rows[name]:,} settled in the log"
         if summary.tail_rows[name]:
             lines[name] += f" and {summary.tail_rows[name]:,} provisional"
         lines[name] += f"; {summary.entities.get(name, 0):,} entities in memory"
+    for step, rows in summary.given.items():
+        lines[step] = f"{rows:,} row{'' if rows == 1 else 's'}"
     return lines

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from headrace.cli.options import AsJson, ConfigFile, ViewsPath
 from headrace.cli.project import DATA
 from headrace.cli.words import given_words, is_given, wrong_for_good
 
 LIVE = "Live flows, from Kafka topics"
+SPARK = "Live flows on Spark"
 
 # What a worker process is told by its supervisor instead.
 NOT_PASSED_ON = {"file", "fresh", "workers", "worker_id", "metrics_port", "log_format", "as_json", "quiet"}
@@ -23,14 +25,18 @@ ONLY_LIVE = (
     "group",
     "worker_id",
     "metrics_port",
+    "engine",
+    "master",
+    "every",
+    "max_events",
+    "shards",
+    "spark_conf",
 )
 
 
 def run(
     context: typer.Context,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Python file with your feature views.", show_default=False)
-    ],
+    file: ViewsPath,
     only: Annotated[
         list[str] | None,
         typer.Option("--view", metavar="VIEW", help="Run this view only; may be repeated.", show_default="all"),
@@ -54,13 +60,8 @@ def run(
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Drop what earlier runs wrote and begin anew.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no table of workers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON.")] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="TOML", help="Configuration file.", show_default="headrace.toml beside FILE, or here"
-        ),
-    ] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
     online: Annotated[
         str | None,
         typer.Option(
@@ -125,8 +126,47 @@ def run(
             rich_help_panel=LIVE,
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine", metavar="workers|spark", help="What computes it.", show_default="workers", rich_help_panel=SPARK
+        ),
+    ] = None,
+    master: Annotated[
+        str | None,
+        typer.Option(
+            "--master",
+            help="As of spark-submit: local[2], spark://host:7077.",
+            show_default="local[*]",
+            rich_help_panel=SPARK,
+        ),
+    ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option("--every", metavar="TIME", help="From turn to turn.", show_default="1s", rich_help_panel=SPARK),
+    ] = None,
+    max_events: Annotated[
+        int | None,
+        typer.Option("--max-events", min=1, help="Of one turn.", show_default="400000", rich_help_panel=SPARK),
+    ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            "--shards",
+            min=1,
+            help="Tasks behind a shuffle; fixed when the flow begins.",
+            show_default="partitions of the source",
+            rich_help_panel=SPARK,
+        ),
+    ] = None,
+    spark_conf: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--spark-conf", metavar="NAME=VALUE", help="Of Spark's own; may be repeated.", rich_help_panel=SPARK
+        ),
+    ] = None,
 ) -> None:
-    """Run a file's views: replay files to their end, or take Kafka topics as a live flow.
+    """Run a file's views and flows: replay files to their end, or take Kafka topics as a live flow.
 
     A later run goes on where this one ended, also after Ctrl-C or a crash. What could not be taken (late, malformed,
     too far ahead) is counted, and `headrace dead` shows it.
@@ -143,10 +183,12 @@ def run(
     from headrace.ops.errors import DONE
 
     with wrong_for_good():
-        loaded = load(file)
+        loaded = load(file, or_flows=True)
         chosen = loaded.only(only or ())
-        takes_kafka = is_live(chosen, file.name)
-    _refuse_what_does_not_fit(context, takes_kafka, chosen[0].source.name)
+        flows = () if only else loaded.flows
+        takes_kafka = is_live(chosen, file.name, flows)
+    sources = [view.source for view in chosen] + [source for each in flows for source in each.sources]
+    _refuse_what_does_not_fit(context, takes_kafka, sources[0].name if sources else "")
     options: dict[str, dict[str, Any]] = {
         "flow": {
             "workers": workers,
@@ -155,7 +197,9 @@ def run(
             "checkpoint_every": checkpoint_every,
             "group": group,
             "batch_size": batch_size,
+            "engine": engine,
         },
+        "spark": {"master": master, "every": every, "max_events": max_events, "shards": shards},
         "online": {"url": online},
         "offline": {"data": data},
         "metrics": {"port": metrics_port},
@@ -164,12 +208,27 @@ def run(
     settings = configured(file, config, options)
     if takes_kafka:
         words = tuple(given_words(context, NOT_PASSED_ON))
-        request = Request(loaded, chosen, settings, worker_id, until_end, fresh, words, online, quiet, as_json)
+        conf = _conf(spark_conf or ())
+        request = Request(
+            loaded, chosen, settings, worker_id, until_end, fresh, words, online, quiet, as_json, flows, conf
+        )
         code = flow(request)
     else:
-        code = replay_and_show(loaded, chosen, settings, live=live, fresh=fresh, quiet=quiet, as_json=as_json)
+        code = replay_and_show(
+            loaded, (*chosen, *flows), settings, live=live, fresh=fresh, quiet=quiet, as_json=as_json
+        )
     if code != DONE:
         raise typer.Exit(code)
+
+
+def _conf(given: Sequence[str]) -> dict[str, str]:
+    """Spark's settings of `--spark-conf`."""
+    from headrace.ops.errors import ConfigurationError
+
+    for words in given:
+        if "=" not in words:
+            raise ConfigurationError(f"--spark-conf {words}: expected NAME=VALUE, such as spark.executor.memory=4g.")
+    return dict(words.split("=", 1) for words in given)
 
 
 def _refuse_what_does_not_fit(context: typer.Context, takes_kafka: bool, source: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headrace.cli.options import ConfigFile, Layout, Project
 from headrace.cli.project import DATA
 from headrace.cli.words import given_words, wrong_for_good
 
@@ -43,14 +44,8 @@ def serve(
         str | None,
         typer.Option("--online", metavar="URL", help="The online store to read.", show_default="that of the run"),
     ] = None,
-    project: Annotated[
-        str | None,
-        typer.Option("--project", help="Namespace of the rows, Feast's project.", show_default="headrace"),
-    ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option("--layout", metavar="feast|packed", help="Of rows in Redis.", show_default="feast"),
-    ] = None,
+    project: Project = None,
+    layout: Layout = None,
     feast_statuses: Annotated[
         bool, typer.Option("--feast-statuses", help="Statuses as Feast's own server gives them.")
     ] = False,
@@ -61,12 +56,7 @@ def serve(
     tls_key: Annotated[
         str | None, typer.Option("--tls-key", metavar="PEM", help="Its private key.", show_default=False)
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="TOML", help="Configuration file.", show_default="headrace.toml beside FILE, or here"
-        ),
-    ] = None,
+    config: ConfigFile = None,
     log_format: Annotated[
         str | None,
         typer.Option(

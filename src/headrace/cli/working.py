@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from headrace.cli.flowing import Request, wrong
+from headrace.cli.loading import Shipped
 from headrace.cli.replaying import as_data, print_flow
 from headrace.cli.show import print_json
 from headrace.features.errors import DataError, DefinitionError, HeadraceError
@@ -61,10 +62,11 @@ def work(request: Request) -> int:
                 flow=settings.name,
                 group=settings.consumer_group,
                 views=[view.name for view in request.views],
+                flows=[flow.name for flow in request.flows],
                 data=settings.data,
                 online=settings.online or "embedded",
             )
-            summary = stopping.run(lambda: run_worker(request.views, settings, observer=observer, stop=stopping.asked))
+            summary = stopping.run(lambda: _run(request, settings, observer, stopping.asked))
         except HeadraceError as error:
             told = _told(error, request)
             if not supervised:
@@ -77,6 +79,20 @@ def work(request: Request) -> int:
     if not supervised:
         _show(request, summary)
     return INTERRUPTED if stopping.first == signal.SIGINT else DONE
+
+
+def _run(request: Request, settings: FlowSettings, observer: Observer, stop: threading.Event) -> Summary:
+    """The flow, by the engine that was asked for."""
+    given = [*request.views, *request.flows]
+    if request.config.flow.engine == "workers":
+        return run_worker(given, settings, observer=observer, stop=stop)
+    from headrace.flows.spark.query import run_on_spark
+    from headrace.flows.spark.settings import SparkSettings
+
+    said = request.config.spark
+    spark = SparkSettings(said.master, said.every.value, said.max_events, said.shards, request.spark_conf)
+    shipped = Shipped.of(request.file, request.views, request.flows)
+    return run_on_spark(given, settings, spark, load=shipped, observer=observer, stop=stop)
 
 
 def _told(error: HeadraceError, request: Request) -> HeadraceError:

@@ -100,6 +100,8 @@ class Metrics(Silent):
         self._tombstones = counter("tombstones", "Messages without a payload.", "part")
         self._dead = counter("dead_letters", "Events that could not be taken, by reason.", "part", "reason")
         self._missing = counter("missing_values", "Null or NaN inputs, by column.", "part", "column")
+        self._given = counter("step_rows", "Rows that steps of flows gave, by step.", "part", "step")
+        self._drift = counter("drift", "Drifts found in settled values.", "view", "feature", "detector")
         self._other = counter("other_events", "Events of whatever other kind.", "part", "kind")
         self._rows = counter("rows", "Rows written to the online store or the log.", "view", "where")
         self._batch = histogram("batch_events", "Messages in a batch.", BATCH_EVENTS)
@@ -132,7 +134,7 @@ class Metrics(Silent):
             self._checkpoint_at,
         )
         self._kinds = {"taken": self._taken, "duplicate": self._duplicates, "tombstone": self._tombstones}
-        self._reasoned = {"dead": self._dead, "missing": self._missing}
+        self._reasoned = {"dead": self._dead, "missing": self._missing, "given": self._given}
 
     def assigned(self, part: str, topic: str, partition: int) -> None:
         self._tasks.inc()
@@ -163,6 +165,8 @@ class Metrics(Silent):
         known: Any
         if colon and kind in self._reasoned:
             known = self._reasoned[kind].labels(part, detail)
+        elif kind == "drift":
+            known = self._drift.labels(*detail.split("."))
         elif kind in self._kinds:
             known = self._kinds[kind].labels(part)
         else:

@@ -51,7 +51,7 @@ def pushing(
         most: rows or events of one request. timeout_s: of a request; Kafka has a little less.
     """
     views = list(views)
-    sources = {view.source.name: view.source for view in views if isinstance(view.source, KafkaSource)}
+    sources = {root.name: root for view in views for root in view.source.roots if isinstance(root, KafkaSource)}
     publishers: dict[str, Publisher] = {}
     if importlib.util.find_spec("confluent_kafka") is not None:
         publishers = {name: WhenAsked(source, kafka, max(0.5, 0.6 * timeout_s)) for name, source in sources.items()}

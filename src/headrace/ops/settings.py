@@ -31,7 +31,8 @@ class FlowSection:
     name: names the consumer group and the repartition topics; None: after the views file. group: Kafka consumer group;
     None: "headrace." + name. workers: processes. restarts: how often one of them may die within five minutes before the
     flow gives up. batch_size: events taken at once; None: 20,000, and 10,000 of a file. clock: "wall", or "stream" to
-    replay topics in their own time. on_change: what becomes of features that the checkpoints do not know.
+    replay topics in their own time. on_change: what becomes of features that the checkpoints do not know. engine: what
+    computes it, processes of ours or Spark.
     """
 
     name: Name | None = None
@@ -42,6 +43,22 @@ class FlowSection:
     batch_size: Count | None = None
     clock: Literal["wall", "stream"] = "wall"
     on_change: Literal["refuse", "start", "backfill"] = "refuse"
+    engine: Literal["workers", "spark"] = "workers"
+
+
+@dataclass(frozen=True)
+class SparkSection:
+    """[spark]: a flow of engine "spark".
+
+    master: as of spark-submit; None: what the session that is there says, or all cores of this machine. every: from
+    turn to turn. max_events: of a turn, at most. shards: tasks of each part of the flow that is computed after a
+    shuffle; None: as many as its source has partitions.
+    """
+
+    master: Name | None = None
+    every: Seconds = Seconds(1.0)
+    max_events: Count = 400_000
+    shards: Annotated[int, Meta(ge=1, le=4096)] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +153,13 @@ class DeadLettersSection:
 
 
 @dataclass(frozen=True)
+class DriftSection:
+    """[drift]: topic: where the drifts go that detectors find; None: they are only counted and kept."""
+
+    topic: Name | None = None
+
+
+@dataclass(frozen=True)
 class Configuration:
     """Everything that a live flow and the lookup server are told besides the views.
 
@@ -144,9 +168,11 @@ class Configuration:
 
     flow: FlowSection = field(default_factory=FlowSection)
     kafka: Mapping[str, str] = field(default_factory=dict)
+    spark: SparkSection = field(default_factory=SparkSection)
     online: OnlineSection = field(default_factory=OnlineSection)
     offline: OfflineSection = field(default_factory=OfflineSection)
     metrics: MetricsSection = field(default_factory=MetricsSection)
     log: LogSection = field(default_factory=LogSection)
     dead_letters: DeadLettersSection = field(default_factory=DeadLettersSection)
+    drift: DriftSection = field(default_factory=DriftSection)
     serve: ServeSection = field(default_factory=ServeSection)

@@ -202,6 +202,8 @@ class Teller(Silent):
 
     def counted(self, part: str, what: str, count: int) -> None:
         kind, _, reason = what.partition(":")
+        if kind == "drift":
+            self._log.warning("values have drifted", part=part, where=reason)
         if kind != "dead":
             return
         with self._lock:

@@ -84,7 +84,13 @@ async def load(
     tally, stop = Tally(), asyncio.Event()
 
     async def ask(number: int) -> None:
-        draw, connection = random.Random(seed * 10_000 + number), Connection(port)
+        connection = Connection(port)
+        try:
+            await ask_on(connection, random.Random(seed * 10_000 + number))
+        finally:
+            connection.tear()
+
+    async def ask_on(connection: Connection, draw: random.Random) -> None:
         while not stop.is_set():
             numbers = [draw.randrange(USERS + USERS // 10) for _ in range(draw.randint(1, entities))]
             request = post(request_of(numbers))
@@ -114,7 +120,6 @@ async def load(
             else:
                 tally.wrong.append(trouble)
             await asyncio.sleep(pause_s)
-        connection.tear()
 
     tasks = [asyncio.create_task(ask(number)) for number in range(clients)]
     try:
