@@ -177,12 +177,16 @@ class DirectConnections:
         self._spare.append(link)
 
     def _new(self) -> DirectConnection:
+        from redis import exceptions
+
         # Notices of the newer protocol would come between the answers.
         connection = self._pool.connection_class(**self._pool.connection_kwargs | {"protocol": 2})
         try:
             return DirectConnection(connection, self._timeout_s)
-        except BaseException:
+        except BaseException as error:
             connection.disconnect()
+            if isinstance(error, exceptions.TimeoutError):
+                raise exceptions.TimeoutError(f"no connection within {self._timeout_s} s") from None
             raise
 
     def close(self) -> None:

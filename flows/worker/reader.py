@@ -15,6 +15,7 @@ import numpy.typing as npt
 from confluent_kafka import KafkaException, TopicPartition
 
 from headrace.features.errors import DataError
+from headrace.flows.kafka.errors import is_passing
 from headrace.flows.worker.consuming import GroupConsumer, Place
 from headrace.flows.worker.opening import Workplace
 from headrace.flows.worker.task import Task
@@ -26,6 +27,8 @@ STAMPS = 64
 """So many records of a batch, at most, have their freshness measured."""
 ASK_S = 0.3
 """How often a worker that is through asks whether the others are."""
+ANSWER_S = 10.0
+"""How long it waits for what the group's coordinator says of that."""
 DRAIN_S = 30.0
 """How long a stop waits for the stores."""
 
@@ -158,7 +161,12 @@ class Reader:
         if behind or now < self._ask_s:
             return False
         self._ask_s = now + ASK_S
-        return self.committed_to_ends(elsewhere)
+        try:
+            return self.committed_to_ends(elsewhere)
+        except KafkaException as error:
+            if not is_passing(error.args[0]):
+                raise
+            return False  # a coordinator that is slow, or on its way to another broker, is asked again
 
     def places(self) -> Iterable[Place]:
         """All partitions that the readers of this kind share."""
@@ -168,7 +176,7 @@ class Reader:
     def committed_to_ends(self, places: Sequence[Place]) -> bool:
         """Whether checkpoints of these partitions, by whatever worker, have come to their ends."""
         assert self._ends is not None
-        told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=10.0)
+        told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=ANSWER_S)
         return all(each.offset >= self._ends[each.topic, each.partition] for each in told)
 
     @property

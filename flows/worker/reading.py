@@ -20,7 +20,7 @@ from headrace.flows.worker.flow_plan import FlowPlan
 from headrace.flows.worker.history import Topic
 from headrace.flows.worker.opening import Workplace, open_routed_task, open_source_task
 from headrace.flows.worker.outbox import Outbox
-from headrace.flows.worker.reader import Reader, runs_of, sampled_stamps
+from headrace.flows.worker.reader import ANSWER_S, Reader, runs_of, sampled_stamps
 from headrace.flows.worker.routed_task import RoutedTask
 from headrace.flows.worker.source_task import SourceTask
 from headrace.flows.worker.stages import Route, Stages
@@ -245,8 +245,8 @@ class RoutedReader(Reader):
 
     def committed_to_ends(self, places: Sequence[Place]) -> bool:
         # The source's reader is done before this one is asked: what it has to say is in the topic.
-        ends = {at: self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=10.0)[1] for at in places}
-        told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=10.0)
+        ends = {at: self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=ANSWER_S)[1] for at in places}
+        told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=ANSWER_S)
         return all(each.offset >= ends[each.topic, each.partition] > 0 for each in told)
 
 

@@ -13,7 +13,7 @@ from headrace.flows.worker.consuming import Place
 from headrace.flows.worker.flow_plan import FlowPlan
 from headrace.flows.worker.opening import Workplace, open_stage_task
 from headrace.flows.worker.outbox import Outbox
-from headrace.flows.worker.reader import Reader, sampled_stamps
+from headrace.flows.worker.reader import ANSWER_S, Reader, sampled_stamps
 from headrace.flows.worker.reading import SAY_S
 from headrace.flows.worker.stage_task import StageTask
 from headrace.flows.worker.task import Task
@@ -88,6 +88,6 @@ class StageReader(Reader):
 
     def committed_to_ends(self, places: Sequence[Place]) -> bool:
         # Those that send here are done before this one is asked: what they have to say is in the topic.
-        ends = {at: self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=10.0)[1] for at in places}
-        told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=10.0)
+        ends = {at: self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=ANSWER_S)[1] for at in places}
+        told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=ANSWER_S)
         return all(each.offset >= ends[each.topic, each.partition] > 0 for each in told)
