@@ -55,7 +55,9 @@ class ParquetWriter:
         try:
             if found is not None:
                 self._state = found
-                self._show([_File(staged, place) for staged, place in found.files])
+                promised = [_File(staged, place) for staged, place in found.files]
+                self._look_for(promised)
+                self._show(promised)
             shutil.rmtree(self._staging, ignore_errors=True)
             make_folder(self._staging)
         except OSError as error:
@@ -116,6 +118,23 @@ class ParquetWriter:
             (f"date={format_instant(int(each) * DAY)[:10]}/", rows.table.filter(pa.array(day == each)))
             for each in np.unique(day)
         ]
+
+    def _look_for(self, promised: Sequence[_File]) -> None:
+        """What a checkpoint counts is staged here or in its place, unless the step ran in another folder.
+
+        A staging folder once made stays. So where it is, a file that is in neither was moved, and taken away later by
+        whoever reads the files.
+        """
+        if self._staging.exists():
+            return
+        lost = [each for each in promised if not (self._folder / each.place).exists()]
+        if lost:
+            raise StoreError(
+                f"Step '{self._at.name}': the last checkpoint counts {len(lost)} file(s) that are staged nowhere in the "
+                f"folder {self._sink.folder} of this machine, nor in their places; the first would be {lost[0].place}. "
+                "Did the step run on another machine, or with another folder? Give all workers one folder, or bring "
+                f"that machine's {self._staging} here. To go on without those rows, make that folder, empty."
+            )
 
     def _show(self, files: Sequence[_File]) -> None:
         folders = set()

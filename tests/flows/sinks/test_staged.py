@@ -210,3 +210,31 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_definitions_that_are_wrong(make: Any, said: str) -> None:
     with pytest.raises(DefinitionError, match=said):
         make()
+
+
+def test_parquet_rows_that_another_machine_has_are_missed_aloud(tmp_path: Path) -> None:
+    """A checkpoint counts rows staged on a machine that is gone: silence would lose them."""
+    folder, elsewhere = tmp_path / "rows", tmp_path / "lost"
+    flow = Flow(ParquetSink(folder), tmp_path / "data")
+    flow.send(3)
+    state = flow.writer.flush()
+    folder.rename(elsewhere)
+    another = writer_of(ParquetSink(folder), place(tmp_path / "data"))
+    with pytest.raises(StoreError, match=r"counts 1 file\(s\) that are staged nowhere .* of this machine"):
+        another.open(state)
+    elsewhere.rename(folder)
+    another.open(state)
+    assert numbers(parquet_rows(folder)) == [0, 1, 2]
+
+
+def test_parquet_files_may_be_taken_away_once_they_are_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    flow = Flow(ParquetSink(folder), tmp_path / "data")
+    flow.send(3)
+    flow.checkpoint()
+    for file in folder.rglob("*.parquet"):
+        file.unlink()
+    flow.restart()
+    flow.send(2)
+    flow.end()
+    assert numbers(parquet_rows(folder)) == [3, 4]
