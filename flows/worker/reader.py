@@ -27,8 +27,12 @@ STAMPS = 64
 """So many records of a batch, at most, have their freshness measured."""
 ASK_S = 0.3
 """How often a worker that is through asks whether the others are."""
-ANSWER_S = 10.0
-"""How long it waits for what the group's coordinator says of that."""
+ANSWER_S = 0.5
+"""How long it waits for what the group's coordinator says of that, and does not poll. A question stands in line behind
+a request to join, which the coordinator answers when all members have polled: workers that wait for each other's groups
+would wait in a circle."""
+LATER_S = 1.0
+"""How long it polls before it asks again then."""
 DRAIN_S = 30.0
 """How long a stop waits for the stores."""
 
@@ -166,7 +170,8 @@ class Reader:
         except KafkaException as error:
             if not is_passing(error.args[0]):
                 raise
-            return False  # a coordinator that is slow, or on its way to another broker, is asked again
+            self._ask_s = time.monotonic() + LATER_S
+            return False
 
     def places(self) -> Iterable[Place]:
         """All partitions that the readers of this kind share."""

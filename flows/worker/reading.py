@@ -245,7 +245,7 @@ class RoutedReader(Reader):
 
     def committed_to_ends(self, places: Sequence[Place]) -> bool:
         # The source's reader is done before this one is asked: what it has to say is in the topic.
-        ends = {at: self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=ANSWER_S)[1] for at in places}
+        ends = {at: self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=10.0)[1] for at in places}
         told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=ANSWER_S)
         return all(each.offset >= ends[each.topic, each.partition] > 0 for each in told)
 

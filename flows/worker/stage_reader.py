@@ -88,6 +88,6 @@ class StageReader(Reader):
 
     def committed_to_ends(self, places: Sequence[Place]) -> bool:
         # Those that send here are done before this one is asked: what they have to say is in the topic.
-        ends = {at: self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=ANSWER_S)[1] for at in places}
+        ends = {at: self.consumer.get_watermark_offsets(TopicPartition(*at), timeout=10.0)[1] for at in places}
         told = self.consumer.committed([TopicPartition(*at) for at in places], timeout=ANSWER_S)
         return all(each.offset >= ends[each.topic, each.partition] > 0 for each in told)
