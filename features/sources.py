@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -63,6 +64,8 @@ class Source:
         late: str,
     ) -> None:
         shown = f"{type(self).__name__} '{name}'"
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):  # it becomes part of names of files
+            raise DefinitionError(f"{shown}: name={name!r} is no name; use letters, digits, '.', '-' and '_'.")
         try:
             schema = schema_of(event)
         except DefinitionError as error:
@@ -112,7 +115,7 @@ class FileSource(Source):
     """A file, a folder of files or a pattern of them: Parquet, CSV, JSON lines or a table of DuckDB.
 
     Attributes:
-        name: the file's name without its suffix, unless given.
+        name: the file's or folder's name without a suffix, unless given; of a pattern, what is fixed of it.
         path: where; relative paths are of the working directory when the source is read.
         format: "parquet", "csv", "jsonl" or "duckdb"; by the suffix unless given.
         table: of a DuckDB file, "rides" or "schema.rides", whose rows are only ever added to; where the file has one
@@ -159,8 +162,7 @@ class FileSource(Source):
         if not isinstance(path, (str, PathLike)) or not fspath(path):
             raise DefinitionError(f"FileSource: the path must be text or a Path, got {path!r}.")
         text = str(fspath(path))
-        stem = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
-        self._common(name or stem.partition(".")[0] or stem, event, lateness, max_ahead, dedup, idle_after, late)
+        self._common(name or _name_of(text, event), event, lateness, max_ahead, dedup, idle_after, late)
         shown = f"FileSource '{text}'"
         read_as = _format(text, format, shown)
         if table is not None and (read_as != "duckdb" or not isinstance(table, str) or not table):
@@ -283,6 +285,20 @@ class IterableSource(Source):
 def set_fields(source: object, **fields: Any) -> None:
     for name, value in fields.items():
         object.__setattr__(source, name, value)
+
+
+def _name_of(path: str, event: Any) -> str:
+    """A name for a source of files: the last part of the path that gives one.
+
+    >>> class Ride: ...
+    >>> [_name_of(path, Ride) for path in ("old/rides.csv.gz", "rides/*.csv", "rides-2026-??.parquet", "*.csv")]
+    ['rides', 'rides', 'rides-2026', 'ride']
+    """
+    for part in reversed(path.replace("\\", "/").split("/")):
+        name = re.sub(r"[^\w-]+", "-", part.partition(".")[0] or part).strip("-")
+        if name:
+            return name
+    return str(getattr(event, "__name__", "files")).lower()
 
 
 def column_name(schema: EventSchema, column: str | Column[Any] | Any, argument: str, shown: str) -> str:

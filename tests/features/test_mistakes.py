@@ -256,6 +256,7 @@ SOURCES: list[tuple[Make, str]] = [
         lambda: FileSource("r.csv", Ride, columns={"fair": "x"}),
         "columns= maps event columns to file columns: event 'Ride'",
     ),
+    (lambda: FileSource("r.csv", Ride, name="my rides"), "name='my rides' is no name; use letters, digits"),
     (lambda: FileSource("r.csv", Ride, zone="New York"), "zone='New York' is no known time zone. Use an IANA name"),
     (lambda: FileSource("r.csv", Ride, unit="seconds"), "unit='seconds' is unknown. Choose one of s, ms, us, ns."),
     (lambda: FileSource(3, Ride), "FileSource: the path must be text or a Path, got 3."),  # type: ignore[arg-type]

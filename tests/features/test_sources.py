@@ -55,7 +55,10 @@ def test_defaults() -> None:
         ("rides.csv.gz", "rides", "csv"),
         ("RIDES.JSONL", "RIDES", "jsonl"),
         ("rides.ndjson", "rides", "jsonl"),
-        ("data/2026-*.parquet", "2026-*", "parquet"),
+        ("data/2026-*.parquet", "2026", "parquet"),  # the name goes into those of snapshots
+        ("data/rides/*.parquet", "rides", "parquet"),
+        ("**/*.csv", "ride", "csv"),
+        ("my rides (1).csv", "my-rides-1", "csv"),
     ],
 )
 def test_the_suffix_tells_the_format(path: Any, name: str, kind: str) -> None:
