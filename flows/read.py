@@ -6,6 +6,7 @@ in the order of their names. A broken row has an offset too, a blank line of a t
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -92,6 +93,15 @@ def batches(
     )
 
 
+def batches_of_files(source: FileSource, paths: Sequence[Path], batch_size: int, *, first: bool) -> Iterator[Part]:
+    """The events of some of a source's files, as `batches` gives them; rows are counted from the first of these.
+
+    first: these are the source's first files, the first of which must fit the event.
+    """
+    named = [(str(path), path) for path in paths]
+    return _read_files(source, reading_of(source), batch_size, 0, named, check=first)
+
+
 def _files(source: FileSource, how: Reading, size: int, start: int, known: tuple[str, ...]) -> Iterator[Part]:
     paths = paths_of(source)
     names = tuple(name for name, _ in paths)
@@ -101,11 +111,18 @@ def _files(source: FileSource, how: Reading, size: int, start: int, known: tuple
             f"are now {', '.join(names[: len(known)])}. Files are read in the order of their names: give a new file a "
             "name after those already read, or start again from the beginning."
         )
+    return _read_files(source, how, size, start, paths)
+
+
+def _read_files(
+    source: FileSource, how: Reading, size: int, start: int, paths: Sequence[tuple[str, Path]], check: bool = True
+) -> Iterator[Part]:
+    names = tuple(name for name, _ in paths)
     sizes = [path.stat().st_size for _, path in paths]
     skip, offset = start, 0
     for i, (_, path) in enumerate(paths):
-        check = _checked(source, how) if i == 0 else _unchecked
-        for piece in pieces_of(source, path, how, size, skip, check):
+        fits = _checked(source, how) if i == 0 and check else _unchecked
+        for piece in pieces_of(source, path, how, size, skip, fits):
             if skip >= piece.rows:
                 skip -= piece.rows
                 offset += piece.rows

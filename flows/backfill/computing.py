@@ -1,29 +1,26 @@
 """The buckets of staged events, several at a time, whatever part of a log they belong to."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from headrace.features.events import EventSchema
 from headrace.features.views import ViewDefinition
 from headrace.flows.backfill.buckets import settle_bucket
-from headrace.flows.backfill.stage import Spill, Stage
+from headrace.flows.backfill.crew import Brief, Crew
+from headrace.flows.backfill.site import Site
 from headrace.flows.saving import Position
 from headrace.flows.shard import BEGINNING
 
-Phase = Literal["read", "compute", "write"]
-Spills = dict[tuple[str, ...], Spill]
-"""By entity keys, one for all views of that entity."""
+Phase = Literal["read", "judge", "share", "compute", "write", "commit"]
 
 
 @dataclass(frozen=True)
 class Step:
     """How far a backfill is: for a progress bar.
 
-    phase: reading events of `what` (a source), computing or writing rows of `what` (a view). done of total: bytes or
-    rows of the source, buckets, or rows; total is None where nobody knows.
+    phase: reading events of `what` (a source), judging them and sharing them out where that is done by several
+    machines, computing or writing rows of `what` (a view), committing the parts of a live flow's log. done of total:
+    bytes or rows of the source, stretches of it, buckets, rows, or parts; total is None where nobody knows.
     """
 
     phase: Phase
@@ -36,52 +33,49 @@ Progress = Callable[[Step], None]
 
 
 @dataclass(frozen=True)
-class Staged:
-    """One view's events of a part of the log. position: where its flow stands."""
+class Settle:
+    """The job of one bucket of a part's view."""
 
-    view: ViewDefinition
-    stage: Stage
-    spill: Spill
-    position: Position
+    part: str
+    view: str
+    bucket: int
 
-
-def compute(staged: Iterable[Staged], from_us: int | None, threads: int | None, progress: Progress) -> None:
-    """Every bucket that is not done.
-
-    Args:
-        from_us: only log rows as of later instants, microseconds. threads: side by side; all cores by default.
-    """
-
-    def work(at: Staged, bucket: int) -> None:
-        name, stage = at.view.name, at.stage
-        if not stage.done(name, bucket) and at.spill.has(bucket):
-            portions = at.spill.portions(bucket, at.position.settled, at.view.log_every_us)
-            stage.keep(
-                name, bucket, settle_bucket(at.view, portions, at.position, from_us, stage.writing(name, bucket))
-            )
-
-    by_view: dict[str, list[Staged]] = {}
-    for each in staged:
-        by_view.setdefault(each.view.name, []).append(each)
-    for name, its in by_view.items():
-        total = sum(at.stage.buckets for at in its)
-        with ThreadPoolExecutor(threads or os.cpu_count() or 1, "headrace-backfill") as pool:
-            jobs = [pool.submit(work, at, bucket) for at in its for bucket in range(at.stage.buckets)]
-            try:
-                for done, job in enumerate(as_completed(jobs), 1):
-                    job.result()
-                    progress(Step("compute", name, done, total))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    def __call__(self, site: Site) -> None:
+        its = site.parts[self.part]
+        stage, read = its.stage, its.stage.read
+        view = next(view for view in its.views if view.name == self.view)
+        if stage.done(self.view, self.bucket):
+            return
+        assert read is not None
+        assert read.newest is not None
+        position = position_of(view, read.newest, read.watermark)
+        spill = site.spills(self.part)[view.entity.keys]
+        portions = spill.portions(self.bucket, position.settled, view.log_every_us)
+        rows = stage.writing(self.view, self.bucket)
+        state = settle_bucket(view, portions, position, site.from_us, rows)
+        stage.keep(self.view, self.bucket, state, rows)
 
 
-def spills_of(stage: Stage, schema: EventSchema, views: Sequence[ViewDefinition]) -> Spills:
-    """Where the events of these views are put."""
-    columns: dict[tuple[str, ...], dict[str, None]] = {}
-    for view in views:
-        columns.setdefault(view.entity.keys, dict.fromkeys(view.entity.keys)).update(dict.fromkeys(view.event_columns))
-    return {keys: stage.spill(schema, keys, tuple(names)) for keys, names in columns.items()}
+def compute(site: Site, brief: Brief, crew: Crew, progress: Progress) -> None:
+    """Every bucket that is not done, of the parts to which any event was let in."""
+    by_view: dict[str, list[Settle]] = {}
+    for name, part in site.parts.items():
+        read = part.stage.read
+        if read is None or read.newest is None:
+            continue
+        spills = site.spills(name)
+        for view in part.views:
+            spill = spills[view.entity.keys]
+            its = [Settle(name, view.name, bucket) for bucket in range(part.stage.buckets) if spill.has(bucket)]
+            by_view.setdefault(view.name, []).extend(its)
+    for name, jobs in by_view.items():
+        left = [job for job in jobs if not site.parts[job.part].stage.done(name, job.bucket)]
+        before, total = len(jobs) - len(left), len(jobs)
+
+        def told(done: int, name: str = name, before: int = before, total: int = total) -> None:
+            progress(Step("compute", name, before + done, total))
+
+        crew.do(brief, left, told)
 
 
 def position_of(view: ViewDefinition, newest: int, watermark: int | None) -> Position:
@@ -96,10 +90,3 @@ def position_of(view: ViewDefinition, newest: int, watermark: int | None) -> Pos
 
 def silent(step: Step) -> None:
     """Nobody looks."""
-
-
-def each_view(views: Sequence[ViewDefinition], stage: Stage, spills: Spills, newest: int, watermark: int | None
-              ) -> Iterator[Staged]:  # fmt: skip
-    """The views of one part of the log."""
-    for view in views:
-        yield Staged(view, stage, spills[view.entity.keys], position_of(view, newest, watermark))

@@ -12,11 +12,10 @@ takes up each part's checkpoint, fills the online store from it, and reads the t
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +24,26 @@ import msgspec
 from headrace.features.errors import DataError
 from headrace.features.kafka_source import KafkaSource
 from headrace.features.views import ViewDefinition, definition
-from headrace.flows.backfill.buckets import joined_state
-from headrace.flows.backfill.computing import Progress, Spills, Staged, Step, compute, each_view, silent, spills_of
-from headrace.flows.backfill.judging import Judges, Part, parts_of
-from headrace.flows.backfill.merging import merged
+from headrace.flows.backfill.committing import Commit, HandedSite, Handing, Joints, Known, handed
+from headrace.flows.backfill.computing import Progress, Step, compute, silent
+from headrace.flows.backfill.crew import Brief, Crew, Here, Threads
+from headrace.flows.backfill.judging import Judges, parts_of
+from headrace.flows.backfill.reading import read_in_order
 from headrace.flows.backfill.running import BATCH, STAGE
-from headrace.flows.backfill.seams import Joint, by_offset, by_time
-from headrace.flows.backfill.sharing import Sharing, sharing_of, with_position
+from headrace.flows.backfill.seams import by_offset, by_time
+from headrace.flows.backfill.sharing import sharing_of
 from headrace.flows.backfill.sizing import buckets_of, looks_of
 from headrace.flows.backfill.stage import Read, Stage
+from headrace.flows.backfill.stretches import read_by_stretches
 from headrace.flows.backfill.topics import KafkaNow, TopicNow
-from headrace.flows.pipeline import SourceFlow
-from headrace.flows.read import batches
 from headrace.flows.recording import LOG, Summary
 from headrace.flows.runner import by_source
 from headrace.flows.warm import warm
 from headrace.flows.worker.settings import FlowSettings
-from headrace.flows.worker.stages import Stages, stages_of
-from headrace.flows.worker.task import TASK, TaskState, judged_source
+from headrace.flows.worker.stages import stages_of
 from headrace.flows.worker.unfinished import begin, begun, finish
-from headrace.stores.checkpoints import SnapshotPart, read_checkpoint
 from headrace.stores.commits import parts as parts_in
-from headrace.stores.deadletters import dead_letter_table
 from headrace.stores.durable import write_durably
-from headrace.stores.offline import OfflineLog
-from headrace.stores.online import Clock
 from headrace.stores.places import open_place
 
 logger = logging.getLogger("headrace.backfill")
@@ -63,43 +57,18 @@ class _Asked:
     to_us: int | None
     repair: bool
     allow_gap: bool
-    threads: int | None
     batch_size: int
-    progress: Progress
-
-
-class _Joints(msgspec.Struct, frozen=True):
-    """What is kept of the topic as it was when the history was read.
-
-    joints: by number. route_ends: by repartition topic and its partition, the offset before which all is of others.
-    """
-
-    joints: dict[int, Joint]
-    route_ends: dict[str, dict[int, int]]
 
 
 @dataclass(frozen=True)
-class _Handover:
-    """One source of the flow. folder: where it works; those of the parts are in it. plan: of a `Stage`."""
+class _Looked:
+    """One source of the flow, and its topic as it is now. plan: of a `Stage`."""
 
     source: KafkaSource
+    views: tuple[ViewDefinition, ...]
     now: TopicNow
-    stages: Stages
-    sharing: Sharing
-    parts: tuple[Part, ...]
-    route_ends: Mapping[str, dict[int, int]]
-    folder: Path
+    known: Known
     plan: Mapping[str, Any]
-
-    @cached_property
-    def root(self) -> Stage:
-        """What is kept of the whole source; made, or emptied if it is of another plan, when first asked for."""
-        assert self.source.history is not None
-        return Stage(self.folder, self.plan, buckets_of(self.source.history))
-
-    def stage(self, part: Part) -> Stage:
-        of_kind = sum(other.route == part.route for other in self.parts)
-        return Stage(self.root.folder / part.name, {}, -(-self.root.buckets // of_kind))
 
 
 def hand_over(
@@ -113,6 +82,7 @@ def hand_over(
     threads: int | None = None,
     batch_size: int = BATCH,
     progress: Progress | None = None,
+    crew: Crew | None = None,
     look: Callable[[KafkaSource, FlowSettings], TopicNow] = KafkaNow,
 ) -> Summary:
     """Compute views over the `history` of their Kafka sources into the log of a flow, which then goes on by the topics.
@@ -130,6 +100,8 @@ def hand_over(
         threads: side by side; all cores by default.
         batch_size: events that are decoded and judged at a time; values do not depend on it.
         progress: called after each batch and bucket.
+        crew: other machines that do the work (`headrace.flows.spark.crew`), which find data and files at the same
+            places; in place of `threads`.
         look: gives what the topics of a source hold now.
 
     Raises:
@@ -138,35 +110,43 @@ def hand_over(
         ClusterError: Kafka does not answer. StoreError: the log cannot be written.
     """
     began = time.perf_counter()
-    asked = _Asked(from_us, to_us, repair, allow_gap, threads, batch_size, progress or silent)
+    asked = _Asked(from_us, to_us, repair, allow_gap, batch_size)
+    tell, crew = progress or silent, crew or Threads(threads)
     folder = _folder(settings)
     place = open_place(folder / LOG)
     warm()
-    handovers = [_looked(source, its, settings, asked, look) for source, its in _sources(views, asked)]
-    plans = msgspec.json.encode([each.plan for each in handovers], order="sorted")
+    shared = crew.load is not None
+    settings = replace(settings, data=str(folder)) if shared else settings
+    looked = [_looked(source, its, settings, asked, shared, look) for source, its in _sources(views, asked)]
+    plans = msgspec.json.encode([each.plan for each in looked], order="sorted")
     said = hashlib.blake2b(plans, digest_size=16).hexdigest().encode()
     before = begun(place)
     _check_unwritten(folder, before, said)
     summary = Summary()
-    for each in handovers:
-        read = each.root.read
+    sites: list[tuple[HandedSite, Brief]] = []
+    for each in looked:
+        working = folder / STAGE / each.source.name
+        root = Stage(working, each.plan, each.known.buckets, shared=shared)
+        read = root.read
         if read is None:
             if before is not None:
                 raise DataError(
                     f"{folder}: the working folder of an unfinished backfill is gone. Start afresh (--fresh)."
                 )
-            each.root.begin_reading()
-            read = _read(each, settings, asked)
-        _count(summary, each.source.name, read)
-    compute((staged for each in handovers for staged in _staged(each)), from_us, threads, asked.progress)
+            if not shared:
+                root.begin_reading()
+        site = handed(each.source, each.views, each.known, root)
+        brief: Brief = Here(site) if crew.load is None else Handing(crew.load, each.source.name, each.known, working)
+        sites.append((site, brief))
+        _count(summary, each.source.name, read or _read(each, site, brief, crew, asked, tell))
+    for site, brief in sites:
+        compute(site, brief, crew, tell)
     begin(place, said)
-    for each in handovers:
-        joints = msgspec.json.decode((each.root.folder / "joints.json").read_bytes(), type=_Joints)
-        for part in each.parts:
-            _commit(each, part, joints, settings, asked, summary)
+    for site, brief in sites:
+        _commit(site, brief, crew, tell, summary)
     finish(place)
-    for each in handovers:
-        each.root.remove()
+    for site, _ in sites:
+        site.stage.remove()
     if not any((folder / STAGE).iterdir()):
         (folder / STAGE).rmdir()
     summary.seconds = time.perf_counter() - began
@@ -179,7 +159,7 @@ def _folder(settings: FlowSettings) -> Path:
             f"A backfill works in a folder, and the flow's data are at {settings.data}. Backfill into a folder "
             "(--data) and copy it there before the flow starts."
         )
-    return Path(settings.data)
+    return Path(os.path.abspath(settings.data))
 
 
 def _sources(views: Iterable[Any], asked: _Asked) -> Iterator[tuple[KafkaSource, list[ViewDefinition]]]:
@@ -206,8 +186,9 @@ def _looked(
     views: Sequence[ViewDefinition],
     settings: FlowSettings,
     asked: _Asked,
+    shared: bool,
     look: Callable[[KafkaSource, FlowSettings], TopicNow],
-) -> _Handover:
+) -> _Looked:
     now = look(source, settings)
     sharing = sharing_of(source, now)
     stages = stages_of(settings.name, source, views, len(now.numbers))
@@ -215,19 +196,29 @@ def _looked(
         "source '%s': its history is shared out among %d partitions %s", source.name, len(now.numbers), sharing.how
     )
     routes = {route.topic: now.repartitioned(route.topic) for route in stages.routes}
-    parts = tuple(parts_of(stages, now.numbers, {topic: count for topic, (count, _) in routes.items()}))
     assert source.history is not None
+    known = Known(
+        settings,
+        now.numbers,
+        {topic: count for topic, (count, _) in routes.items()},
+        {topic: ends for topic, (_, ends) in routes.items()},
+        sharing,
+        buckets_of(source.history),
+        asked.from_us,
+        asked.to_us,
+        asked.repair,
+    )
     plan = {
         "source": repr(source),
         "seen": looks_of(source.history),
         "views": {view.name: view.fingerprint() for view in views},
-        "parts": [part.name for part in parts],
+        "parts": [part.name for part in parts_of(stages, known.numbers, known.routes)],
         "sharing": sharing.how,
         "asked": [asked.from_us, asked.to_us, asked.repair, settings.clock],
-        "buckets": buckets_of(source.history),
+        "buckets": known.buckets,
+        "read": "by stretches" if shared else "in order",
     }
-    ends = {topic: ends for topic, (_, ends) in routes.items()}
-    return _Handover(source, now, stages, sharing, parts, ends, _folder(settings) / STAGE / source.name, plan)
+    return _Looked(source, tuple(views), now, known, plan)
 
 
 def _check_unwritten(folder: Path, before: bytes | None, said: bytes) -> None:
@@ -243,54 +234,29 @@ def _check_unwritten(folder: Path, before: bytes | None, said: bytes) -> None:
         )
 
 
-def _read(each: _Handover, settings: FlowSettings, asked: _Asked) -> Read:
+def _read(each: _Looked, site: HandedSite, brief: Brief, crew: Crew, asked: _Asked, tell: Progress) -> Read:
     """Every event of the history is judged and put into the buckets of its part; the seams are what follows."""
-    judges = Judges(
-        each.stages,
-        each.now.numbers,
-        each.parts,
-        each.sharing,
-        live=settings.clock == "wall",
-        now_us=time.time_ns() // 1000,
-        repair=asked.repair,
-        to_us=asked.to_us,
+    judge, reached = (
+        read_in_order(site, asked.batch_size, tell)
+        if crew.load is None
+        else read_by_stretches(site, brief, crew, asked.batch_size, tell)
     )
-    stages = {part.name: each.stage(part) for part in each.parts}
-    spills: dict[str, Spills] = {
-        part.name: spills_of(stages[part.name], each.source.schema, part.views) for part in each.parts
-    }
-    rows = 0
-    counts = judges.counts
-    with ExitStack() as stack:
-        refuse = {name: stack.enter_context(stage.refusing()) for name, stage in stages.items()}
-        for piece in batches(with_position(each.source), asked.batch_size):
-            if piece.dead:
-                refuse[each.parts[0].name](dead_letter_table([letter.record() for letter in piece.dead]))
-                counts.dead.update(letter.reason for letter in piece.dead)
-            for name, events, letters in judges.take(piece.batch):
-                if letters:
-                    refuse[name](dead_letter_table([letter.record() for letter in letters]))
-                if events is not None:
-                    for spill in spills[name].values():
-                        spill.add(events)
-            rows = piece.progress.offset
-            asked.progress(Step("read", each.source.name, piece.progress.done, piece.progress.total))
-    admissions, reached = judges.end()
+    assert isinstance(judge, Judges)
+    admissions, came = judge.end_all()
     joints = (
-        by_offset(each.source, each.now, reached, asked.allow_gap)
-        if each.sharing.exact
-        else by_time(each.source, each.now, reached, asked.to_us, asked.allow_gap)
+        by_offset(each.source, each.now, came, asked.allow_gap)
+        if each.known.sharing.exact
+        else by_time(each.source, each.now, came, asked.to_us, asked.allow_gap)
     )
-    for part in each.parts:
-        for spill in spills[part.name].values():
-            spill.close()
-        judge = admissions[part.name]
-        read = Read(0, (), judge.newest, judge.watermark(), 0, 0, {}, {})
-        stages[part.name].finish_reading(read, judge.save(full=True).data)
-    kept = _Joints(joints, dict(each.route_ends))
-    write_durably(each.root.folder / "joints.json", msgspec.json.encode(kept))
-    read = Read(rows, (), None, None, counts.taken, counts.duplicates, dict(counts.missing), dict(counts.dead))
-    each.root.finish_reading(read, b"")
+    for name, part in site.parts.items():
+        its = admissions[name]
+        part.stage.finish_reading(Read(0, (), its.newest, its.watermark(), 0, 0, {}, {}), its.save(full=True).data)
+    write_durably(site.joints, msgspec.json.encode(Joints(joints, dict(each.known.route_ends))))
+    counts = judge.counts
+    read = Read(
+        reached.offset, (), None, None, counts.taken, counts.duplicates, dict(counts.missing), dict(counts.dead)
+    )
+    site.stage.finish_reading(read, b"")
     return read
 
 
@@ -302,65 +268,10 @@ def _count(summary: Summary, source: str, read: Read) -> None:
     summary.missing.update({f"{source}.{column}": n for column, n in read.missing.items()})
 
 
-def _staged(each: _Handover) -> Iterator[Staged]:
-    for part in each.parts:
-        stage = each.stage(part)
-        read = stage.read
-        if read is not None and read.newest is not None:
-            spills = spills_of(stage, each.source.schema, part.views)
-            yield from each_view(part.views, stage, spills, read.newest, read.watermark)
-
-
-def _commit(
-    each: _Handover, part: Part, joints: _Joints, settings: FlowSettings, asked: _Asked, summary: Summary
-) -> None:
-    """One part: its rows, its state, and the offset from which its task reads."""
-    root = Path(settings.data) / LOG
-    if read_checkpoint(root, part.name) is not None:
-        return  # before it was killed
-    stage = each.stage(part)
-    direct = part.route is None
-    source = each.source if direct else judged_source(each.source)
-    own = [part.number] if direct else each.now.numbers
-    flow = SourceFlow(source, part.views, live=settings.clock == "wall", partitions=own)
-    flow.take_judgement(stage.admission())
-    with OfflineLog(root, part=part.name) as log:
-        log.claim()
-        begun = flow.newest_us is not None
-        dead = stage.dead()
-        if dead.num_rows:
-            log.dead_letters(dead)
-        for view in part.views if begun else ():
-            flow.take_up(view.name, joined_state(view, stage.states(view.name)))
-            done = 0
-            for rows in merged(stage.rows(view.name)) if view.log else ():
-                log.append(view, rows)
-                done += rows.num_rows
-                asked.progress(Step("write", view.name, summary.log_rows[view.name] + done, None))
-            summary.log_rows[view.name] += done
-        clock = Clock(max(flow.clock_us, flow.newest_us or 0, 0), settings.clock) if begun and part.views else None
-        log.commit(
-            settled_us=flow.settled_us() if begun else {},
-            snapshots={**flow.save(full=True), TASK: SnapshotPart(msgspec.msgpack.encode(_state(part, joints)))},
-            offsets={part.offsets: {_kafka_partition(each, part): _first(part, joints)}},
-            clock=clock,
-        )
-    for name, entities in flow.entities.items():
-        summary.entities[name] = summary.entities.get(name, 0) + entities
-
-
-def _state(part: Part, joints: _Joints) -> TaskState:
-    if part.route is None:
-        return TaskState(part.partitions, seam=joints.joints[part.number].seam, handed_over=True)
-    inbox = {number: joint.first for number, joint in joints.joints.items()}
-    return TaskState(part.partitions, inbox, handed_over=True)
-
-
-def _first(part: Part, joints: _Joints) -> int:
-    if part.route is None:
-        return joints.joints[part.number].first
-    return joints.route_ends[part.route.topic].get(part.number, 0)
-
-
-def _kafka_partition(each: _Handover, part: Part) -> int:
-    return part.number if part.route is not None else each.source.place(part.number)[1]
+def _commit(site: HandedSite, brief: Brief, crew: Crew, tell: Progress, summary: Summary) -> None:
+    """Every part that is not there yet."""
+    jobs = [Commit(name) for name in site.parts]
+    for written in crew.do(brief, jobs, lambda done: tell(Step("commit", site.name, done, len(jobs)))):
+        summary.log_rows.update(written.rows)
+        for name, entities in written.entities.items():
+            summary.entities[name] = summary.entities.get(name, 0) + entities

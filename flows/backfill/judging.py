@@ -4,10 +4,11 @@ batch of the file -> by source partition -> its judge -+-> views beside the part
                                                        '-> by entity -> the target's judge   rides.by.city-0001
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from headrace.features.errors import DataError
@@ -15,6 +16,7 @@ from headrace.features.views import ViewDefinition
 from headrace.flows.admission import Admission
 from headrace.flows.backfill.seams import Reached
 from headrace.flows.backfill.sharing import Sharing
+from headrace.flows.backfill.site import Counts
 from headrace.flows.batch import EventBatch
 from headrace.flows.deadletter import DeadLetter
 from headrace.flows.pipeline import by_effect, by_time
@@ -49,17 +51,6 @@ def parts_of(stages: Stages, numbers: Sequence[int], route_partitions: Mapping[s
         partitions = route_partitions[route.topic]
         for target in range(partitions):
             yield Part(f"{route.name}-{target:04d}", route.name, target, route.views, route, partitions)
-
-
-@dataclass
-class Counts:
-    """What became of the events. left: those after the last instant asked for, which come by the topic."""
-
-    taken: int = 0
-    duplicates: int = 0
-    left: int = 0
-    missing: Counter[str] = field(default_factory=Counter)
-    dead: Counter[str] = field(default_factory=Counter)
 
 
 class Judges:
@@ -111,6 +102,24 @@ class Judges:
             placed = placed if not later.any() else placed.take(np.flatnonzero(~later))
         for number in np.unique(placed.partition).tolist():
             yield from self._judged(number, placed.take(np.flatnonzero(placed.partition == number)))
+
+    @property
+    def end(self) -> int | None:
+        """All of a history is read: what is after the last instant asked for is left one by one."""
+        return None
+
+    def save(self) -> dict[str, bytes]:
+        """What another judge has to know to go on from here."""
+        judges = {**_named("own", self._own), **_named("target", self._targets), **_named("lenient", self._lenient)}
+        following = msgspec.msgpack.encode(self._following)
+        return {"following": following, **{name: each.save(full=True).data for name, each in judges.items()}}
+
+    def load(self, saved: Mapping[str, bytes]) -> None:
+        """Go on from what another has saved."""
+        judges = {**_named("own", self._own), **_named("target", self._targets), **_named("lenient", self._lenient)}
+        for name, each in judges.items():
+            each.load([saved[name]])
+        self._following = msgspec.msgpack.decode(saved["following"], type=dict[int, int])
 
     def _judged(self, number: int, batch: EventBatch) -> Iterator[tuple[str, EventBatch | None, list[DeadLetter]]]:
         strict = self._own[number]
@@ -184,7 +193,7 @@ class Judges:
         topic, partition = self._source.place(letter.partition)
         return replace(letter, topic=topic, partition=partition)
 
-    def end(self) -> tuple[dict[str, Admission], dict[int, Reached]]:
+    def end_all(self) -> tuple[dict[str, Admission], dict[int, Reached]]:
         """The judge of each part, and how far each partition has come: once everything was taken."""
         own = dict(self._own)
         if not self._sharing.known:
@@ -205,3 +214,7 @@ class Judges:
                     target.hear(number, each.newest, self._clock)
             target.watermark(self._clock)
         return made, reached
+
+
+def _named(kind: str, judges: Mapping[Any, Admission]) -> dict[str, Admission]:
+    return {f"{kind} {name}": each for name, each in judges.items()}

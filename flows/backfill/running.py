@@ -1,9 +1,9 @@
 """Backfilling a source's views: read and judge every event, settle bucket by bucket, write the log, the online rows and
 a checkpoint."""
 
+import os
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,17 +17,20 @@ from headrace.features.sources import FileSource, FrameSource, IterableSource, S
 from headrace.features.views import ViewDefinition, definition
 from headrace.flows.admission import WALL_AHEAD_US, Admission
 from headrace.flows.backfill.buckets import joined_state
-from headrace.flows.backfill.computing import Progress, Spills, Step, compute, each_view, silent, spills_of
+from headrace.flows.backfill.computing import Progress, Step, compute, silent
+from headrace.flows.backfill.crew import Brief, Crew, Here, Threads
 from headrace.flows.backfill.merging import merged
+from headrace.flows.backfill.reading import read_in_order
+from headrace.flows.backfill.site import Counts, PartOfLog, Site
 from headrace.flows.backfill.sizing import buckets_of, looks_of
 from headrace.flows.backfill.stage import Read, Stage
+from headrace.flows.backfill.stretches import read_by_stretches
 from headrace.flows.batch import EventBatch
+from headrace.flows.deadletter import DeadLetter
 from headrace.flows.pipeline import Output, SourceFlow
-from headrace.flows.read import batches
 from headrace.flows.recording import Reading, Recorder, Summary
 from headrace.flows.runner import by_source
 from headrace.flows.warm import warm
-from headrace.stores.deadletters import dead_letter_table
 
 BATCH = 100_000
 """Events that are decoded and judged at a time."""
@@ -36,16 +39,14 @@ STAGE = "backfill"
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """The options of `backfill`."""
 
     from_us: int | None
     to_us: int | None
     repair: bool
     sample: float
-    threads: int | None
     batch_size: int
-    progress: Progress
 
 
 def backfill(
@@ -59,6 +60,7 @@ def backfill(
     threads: int | None = None,
     batch_size: int = BATCH,
     progress: Progress | None = None,
+    crew: Crew | None = None,
 ) -> Summary:
     """Compute views over their sources' whole history, into the folder `data`, which then is as a replay
     (`headrace.flows.run`) would have left it: log, dead letters, online store and checkpoint.
@@ -78,6 +80,8 @@ def backfill(
         threads: side by side; all cores by default.
         batch_size: events that are decoded and judged at a time; values do not depend on it.
         progress: called after each batch and bucket.
+        crew: other machines that do the work (`headrace.flows.spark.crew`), which find `data` and files at the same
+            places; in place of `threads`.
 
     Raises:
         DefinitionError: no views, two of one name, or two sources of one name.
@@ -85,7 +89,8 @@ def backfill(
         LockedError: another run writes into `data`.
     """
     began = time.perf_counter()
-    asked = _Asked(from_us, to_us, repair, sample, threads, batch_size, progress or silent)
+    asked = Asked(from_us, to_us, repair, sample, batch_size)
+    tell, crew = progress or silent, crew or Threads(threads)
     sources = by_source([definition(view) for view in views])
     for source, _ in sources:
         _check(source)
@@ -100,9 +105,13 @@ def backfill(
         stages = []
         for source, its in sources:
             buckets = buckets_of(source)
-            stage = Stage(Path(data) / STAGE / source.name, _plan(source, its, asked, buckets), buckets, sample)
+            folder = Path(os.path.abspath(data)) / STAGE / source.name
+            plan = _plan(source, its, asked, buckets, crew)
+            stage = Stage(folder, plan, buckets, sample, shared=crew.load is not None)
             stages.append(stage)
-            readings.append(_one(source, its, stage, recorder, asked))
+            site = _site(source, its, stage, asked)
+            brief = Here(site) if crew.load is None else _Brief(crew.load, folder, source.name, asked, buckets)
+            readings.append(_one(site, brief, crew, recorder, tell, asked))
         reached = [reading.flow.newest_us for reading in readings if reading.flow.newest_us is not None]
         for reading in readings:
             if reached:
@@ -118,13 +127,92 @@ def backfill(
     return summary
 
 
-def _one(source: Source, views: Sequence[ViewDefinition], stage: Stage, recorder: Recorder, asked: _Asked) -> Reading:
+class _OneJudge:
+    """Of a source whose events all belong to one part of the log.
+
+    now_us: the wall clock, microseconds.
+    """
+
+    def __init__(self, source: Source, views: Sequence[ViewDefinition], asked: Asked, now_us: int) -> None:
+        self._name, self._asked, self._now = source.name, asked, now_us
+        self.flow = SourceFlow(source, views)
+        self._lenient = Admission(source, repair=True) if asked.repair else None
+        self.counts = Counts()
+        self.end: int | None = None
+
+    def take(self, batch: EventBatch) -> Iterator[tuple[str, EventBatch | None, list[DeadLetter]]]:
+        if self._asked.to_us is not None and self.end is None:
+            self.end = _beyond(batch, self._asked.to_us, self._now)
+        events = batch if self.end is None else batch.take(batch.offset < self.end)
+        made = self.flow.judge(events, self._now, instead=self._lenient)
+        counts = self.counts
+        counts.taken, counts.duplicates = counts.taken + made.taken, counts.duplicates + made.duplicates
+        counts.missing.update(made.missing)
+        counts.dead.update(letter.reason for letter in made.dead)
+        yield self._name, made.batch, list(made.dead)
+
+    def save(self) -> dict[str, bytes]:
+        lenient = {} if self._lenient is None else {"lenient": self._lenient.save(full=True).data}
+        return {"own": self.flow.judgement(), **lenient}
+
+    def load(self, saved: Mapping[str, bytes]) -> None:
+        self.flow.take_judgement(saved["own"])
+        if self._lenient is not None:
+            self._lenient.load([saved["lenient"]])
+
+
+@dataclass(frozen=True)
+class _Brief:
+    """load: gives the views. folder: of the stage. source: its name."""
+
+    load: Callable[[], Iterable[Any]]
+    folder: Path
+    source: str
+    asked: Asked
+    buckets: int
+
+    def __call__(self) -> Site:
+        views = [definition(view) for view in self.load()]
+        source, its = next((source, its) for source, its in by_source(views) if source.name == self.source)
+        stage = Stage(self.folder, None, self.buckets, self.asked.sample, shared=True)
+        return _site(source, its, stage, self.asked)
+
+
+def _site(source: Source, views: Sequence[ViewDefinition], stage: Stage, asked: Asked) -> Site:
+    def judge(now_us: int) -> _OneJudge:
+        return _OneJudge(source, views, asked, now_us)
+
+    parts = {source.name: PartOfLog(stage, tuple(views))}
+    return Site(source.name, source, source.schema, stage, parts, judge, asked.from_us)
+
+
+def _one(site: Site, brief: Brief, crew: Crew, recorder: Recorder, tell: Progress, asked: Asked) -> Reading:
     """One source: its rows are staged in the log, and the flow of what is returned stands at the end of the source."""
-    flow = SourceFlow(source, views)
-    spills = spills_of(stage, source.schema, views)
+    source, stage = site.read, site.stage
+    (part,) = site.parts.values()
+    flow = SourceFlow(source, part.views)
     if stage.read is None:
-        stage.begin_reading()
-        _read(source, flow, stage, spills, asked)
+        if crew.load is None:
+            stage.begin_reading()
+            judge, reached = read_in_order(site, asked.batch_size, tell)
+        else:
+            judge, reached = read_by_stretches(site, brief, crew, asked.batch_size, tell)
+        counts, judged = judge.counts, SourceFlow(source, part.views)
+        judgement = judge.save()["own"]
+        judged.take_judgement(judgement)
+        stage.finish_reading(
+            Read(
+                reached.offset,
+                reached.files,
+                judged.newest_us,
+                judged.watermark_us,
+                counts.taken,
+                counts.duplicates,
+                dict(counts.missing),
+                dict(counts.dead),
+            ),
+            judgement,
+        )
     read = stage.read
     assert read is not None
     reading = Reading(flow, None)
@@ -134,45 +222,11 @@ def _one(source: Source, views: Sequence[ViewDefinition], stage: Stage, recorder
     recorder.refused(stage.dead(), read.dead)
     if read.newest is not None and read.watermark is not None:
         flow.take_judgement(stage.admission())
-        staged = each_view(views, stage, spills, read.newest, read.watermark)
-        compute(staged, asked.from_us, asked.threads, asked.progress)
-        for view in views:
+        compute(site, brief, crew, tell)
+        for view in part.views:
             flow.take_up(view.name, joined_state(view, stage.states(view.name)))
-            _write(view, stage, recorder, reading, asked.progress)
+            _write(view, stage, recorder, reading, tell)
     return reading
-
-
-def _read(source: Source, flow: SourceFlow, stage: Stage, spills: Spills, asked: _Asked) -> None:
-    """Every event of the source is judged, and put into its buckets."""
-    lenient = Admission(source, repair=True) if asked.repair else None
-    taken = duplicates = offset = 0
-    missing: Counter[str] = Counter()
-    dead: Counter[str] = Counter()
-    files: tuple[str, ...] = ()
-    with stage.refusing() as refuse:
-        for part in batches(source, asked.batch_size):
-            now = time.time_ns() // 1000
-            end = None if asked.to_us is None else _beyond(part.batch, asked.to_us, now)
-            events = part.batch if end is None else part.batch.take(part.batch.offset < end)
-            made = flow.judge(events, now, instead=lenient)
-            letters = [*(letter for letter in part.dead if end is None or letter.offset < end), *made.dead]
-            if letters:
-                refuse(dead_letter_table([letter.record() for letter in letters]))
-                dead.update(letter.reason for letter in letters)
-            taken, duplicates = taken + made.taken, duplicates + made.duplicates
-            missing.update(made.missing)
-            if made.batch is not None and len(made.batch):
-                for spill in spills.values():
-                    spill.add(made.batch)
-            offset, files = part.progress.offset, part.progress.files
-            asked.progress(Step("read", source.name, part.progress.done, part.progress.total))
-            if end is not None:
-                offset = end
-                break
-    for spill in spills.values():
-        spill.close()
-    read = Read(offset, files, flow.newest_us, flow.watermark_us, taken, duplicates, dict(missing), dict(dead))
-    stage.finish_reading(read, flow.judgement())
 
 
 def _beyond(batch: EventBatch, to_us: int, now_us: int) -> int | None:
@@ -192,7 +246,7 @@ def _write(view: ViewDefinition, stage: Stage, recorder: Recorder, reading: Read
         progress(Step("write", view.name, done, None))
 
 
-def _plan(source: Source, views: Sequence[ViewDefinition], asked: _Asked, buckets: int) -> dict[str, Any]:
+def _plan(source: Source, views: Sequence[ViewDefinition], asked: Asked, buckets: int, crew: Crew) -> dict[str, Any]:
     """What must be the same for an interrupted backfill to be taken up again."""
     shown = {view.name: view.fingerprint() for view in views}
     return {
@@ -203,6 +257,7 @@ def _plan(source: Source, views: Sequence[ViewDefinition], asked: _Asked, bucket
         "to": asked.to_us,
         "repair": asked.repair,
         "buckets": buckets,
+        "read": "in order" if crew.load is None else "by stretches",
     }
 
 

@@ -43,7 +43,8 @@ class Sharing:
     """How a history is shared out among the partitions of its topic.
 
     known: whether each event has a partition; otherwise all are judged as one stream. exact: whether history and topic
-    tell their place by offsets. how: in words. numbers: (batch) -> (n,) partition number of each event.
+    tell their place by offsets. how: in words. numbers: (batch) -> (n,) partition number of each event; can be
+    pickled.
     """
 
     known: bool
@@ -60,12 +61,14 @@ def sharing_of(source: KafkaSource, now: TopicNow) -> Sharing:
     """
     if source.history_position is not None:
         partition, _ = source.history_position
-        return Sharing(True, True, f"by its column '{partition}'", lambda batch: _told(source, now, batch))
+        return Sharing(
+            True, True, f"by its column '{partition}'", _Told(partition, source.name, source.topic, now.numbers)
+        )
     first = now.numbers[0]
     if len(now.numbers) == 1:
-        return Sharing(True, False, "all to the only partition", lambda batch: _all_to(first, batch))
+        return Sharing(True, False, "all to the only partition", _AllTo(first))
     if source.keyed_by is None or len(source.topics) > 1:
-        return Sharing(False, False, "as one stream", lambda batch: _all_to(first, batch))
+        return Sharing(False, False, "as one stream", _AllTo(first))
     return _by_key(source, now, source.keyed_by)
 
 
@@ -82,20 +85,32 @@ def with_position(source: KafkaSource) -> FileSource | FrameSource:
     return made
 
 
-def _all_to(number: int, batch: EventBatch) -> Numbers:
-    return np.full(len(batch), number, dtype=np.int32)
+@dataclass(frozen=True)
+class _AllTo:
+    number: int
+
+    def __call__(self, batch: EventBatch) -> Numbers:
+        return np.full(len(batch), self.number, dtype=np.int32)
 
 
-def _told(source: KafkaSource, now: TopicNow, batch: EventBatch) -> Numbers:
-    assert source.history_position is not None
-    numbers: Numbers = batch.values(source.history_position[0]).astype(np.int32)
-    strange = np.flatnonzero(~np.isin(numbers, now.numbers))
-    if len(strange):
-        raise DataError(
-            f"Source '{source.name}': its history has an event of partition {int(numbers[strange[0]])}, and topic "
-            f"'{source.topic}' has {len(now.numbers)}. Is it the history of this topic?"
-        )
-    return numbers
+@dataclass(frozen=True)
+class _Told:
+    """By a column. source, topic: for the error. known: the topic's partitions."""
+
+    column: str
+    source: str
+    topic: str
+    known: tuple[int, ...]
+
+    def __call__(self, batch: EventBatch) -> Numbers:
+        numbers: Numbers = batch.values(self.column).astype(np.int32)
+        strange = np.flatnonzero(~np.isin(numbers, self.known))
+        if len(strange):
+            raise DataError(
+                f"Source '{self.source}': its history has an event of partition {int(numbers[strange[0]])}, and topic "
+                f"'{self.topic}' has {len(self.known)}. Is it the history of this topic?"
+            )
+        return numbers
 
 
 def _by_key(source: KafkaSource, now: TopicNow, keyed_by: Sequence[str]) -> Sharing:
@@ -146,7 +161,7 @@ def _by_key(source: KafkaSource, now: TopicNow, keyed_by: Sequence[str]) -> Shar
             f"{shown}, and its {len(found)} different keys are explained by {' as well as by '.join(right)}. Say which "
             "one its producers have: partitioner=."
         )
-    return _keyed(source, now, column, encodings[0], right[0])
+    return _keyed(now, column, encodings[0], right[0])
 
 
 def _by_word(source: KafkaSource, now: TopicNow, column: str, possible: Sequence[str], shown: str, out: str) -> Sharing:
@@ -164,32 +179,43 @@ def _by_word(source: KafkaSource, now: TopicNow, column: str, possible: Sequence
             raise DataError(
                 f"{shown}, as a part of a JSON key, and holds no message to see how those are written. {out}."
             )
-    return _keyed(source, now, column, encoding, source.partitioner)
+    return _keyed(now, column, encoding, source.partitioner)
 
 
-def _keyed(source: KafkaSource, now: TopicNow, column: str, encoding: str, partitioner: str) -> Sharing:
-    there: dict[Any, int] = {}
-    numbers = now.numbers
+class _Keyed:
+    """By a function of the key, of which `column` is the one value."""
 
-    def place(value: Any) -> int:
-        if value is None:  # concerns nobody; it is judged somewhere
-            return numbers[0]
-        found = there.get(value)
-        if found is None:
-            if len(there) > _REMEMBERED:
-                there.clear()
-            found = there[value] = numbers[KNOWN[partitioner](_ENCODINGS[encoding](value), len(numbers))]
-        return found
+    def __init__(self, column: str, encoding: str, partitioner: str, numbers: Sequence[int]) -> None:
+        self._how = column, encoding, partitioner, tuple(numbers)
+        self._there: dict[Any, int] = {}
 
-    def of(batch: EventBatch) -> Numbers:
-        array = batch.arrow(column)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Keyed, self._how
+
+    def __call__(self, batch: EventBatch) -> Numbers:
+        array = batch.arrow(self._how[0])
         coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-        words = np.array([place(value) for value in [*coded.dictionary.to_pylist(), None]], dtype=np.int32)
+        words = np.array([self._place(value) for value in [*coded.dictionary.to_pylist(), None]], dtype=np.int32)
         codes = coded.indices.cast(pa.int64()).fill_null(len(words) - 1).to_numpy(zero_copy_only=False)
         found: Numbers = words[codes]
         return found
 
-    return Sharing(True, False, f"by {partitioner} of {column} as {encoding}", of)
+    def _place(self, value: Any) -> int:
+        _, encoding, partitioner, numbers = self._how
+        if value is None:  # concerns nobody; it is judged somewhere
+            return numbers[0]
+        found = self._there.get(value)
+        if found is None:
+            if len(self._there) > _REMEMBERED:
+                self._there.clear()
+            at = KNOWN[partitioner](_ENCODINGS[encoding](value), len(numbers))
+            found = self._there[value] = numbers[at]
+        return found
+
+
+def _keyed(now: TopicNow, column: str, encoding: str, partitioner: str) -> Sharing:
+    how = f"by {partitioner} of {column} as {encoding}"
+    return Sharing(True, False, how, _Keyed(column, encoding, partitioner, now.numbers))
 
 
 def _written(encoding: str, value: Any) -> bytes | None:

@@ -130,10 +130,11 @@ class ParquetWriter:
         lost = [each for each in promised if not (self._folder / each.place).exists()]
         if lost:
             raise StoreError(
-                f"Step '{self._at.name}': the last checkpoint counts {len(lost)} file(s) that are staged nowhere in the "
-                f"folder {self._sink.folder} of this machine, nor in their places; the first would be {lost[0].place}. "
-                "Did the step run on another machine, or with another folder? Give all workers one folder, or bring "
-                f"that machine's {self._staging} here. To go on without those rows, make that folder, empty."
+                f"Step '{self._at.name}': the last checkpoint counts {len(lost)} file(s) that are staged nowhere in "
+                f"the folder {self._sink.folder} of this machine, nor in their places; the first would be "
+                f"{lost[0].place}. Did the step run on another machine, or with another folder? Give all workers one "
+                f"folder, or bring that machine's {self._staging} here. To go on without those rows, make that folder, "
+                "empty."
             )
 
     def _show(self, files: Sequence[_File]) -> None:

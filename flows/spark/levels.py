@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from headrace.features.errors import HeadraceError
 from headrace.flows.kafka.errors import UnreachableClusterError
 from headrace.flows.kafka.registry import UnreachableRegistryError
+from headrace.flows.spark.failing import Failure
 from headrace.flows.spark.host import Host, Job, Report, Turn
 from headrace.flows.spark.plan import Place
 from headrace.flows.spark.rows import REPORT, SENT, Sent, rows
@@ -18,14 +19,6 @@ from headrace.stores.errors import CorruptError, SchemaMismatchError, StoreError
 Level = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 _hosts: dict[str, Host] = {}
-
-
-class Failure(msgspec.Struct):
-    """An error that would be there the next time too, for the driver to raise."""
-
-    part: str
-    kind: str
-    words: str
 
 
 def host_of(job: Job) -> Host:
@@ -151,4 +144,4 @@ def _apart(
             pass
 
 
-__all__ = ["SENT", "Failure", "Report", "first_level", "next_level"]
+__all__ = ["SENT", "Report", "first_level", "next_level"]

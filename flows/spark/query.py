@@ -20,7 +20,6 @@ from typing import Any
 
 import msgspec
 
-from headrace.features import errors as feature_errors
 from headrace.features.errors import DataError, HeadraceError
 from headrace.features.kafka_source import KafkaSource
 from headrace.flows.graph.viewing import apart
@@ -29,8 +28,9 @@ from headrace.flows.kafka.errors import UnreachableClusterError
 from headrace.flows.kafka.topics import Cluster
 from headrace.flows.recording import Summary
 from headrace.flows.snapshot import SnapshotError
+from headrace.flows.spark.failing import Failure, raised, spark_failed, words_of
 from headrace.flows.spark.host import Job, Offsets, Report, Turn
-from headrace.flows.spark.levels import Failure, first_level, next_level
+from headrace.flows.spark.levels import first_level, next_level
 from headrace.flows.spark.plan import SparkPlan
 from headrace.flows.spark.rows import REPORT, SENT_DDL
 from headrace.flows.spark.session import session
@@ -44,7 +44,6 @@ from headrace.flows.worker.reading import AHEAD_US
 from headrace.flows.worker.running import kafka_sources
 from headrace.flows.worker.settings import FlowSettings
 from headrace.flows.worker.unfinished import refuse_unfinished
-from headrace.stores import errors as store_errors
 from headrace.stores.checkpoints import SnapshotPart, read_checkpoint
 from headrace.stores.commits import newest_commits, read_manifest
 from headrace.stores.errors import UnreachableError
@@ -349,9 +348,9 @@ class _Query:
                 reports = self._job_of(turn)
                 break
             except Exception as error:
-                if isinstance(error, HeadraceError) or not _spark_failed(error):
+                if isinstance(error, HeadraceError) or not spark_failed(error):
                     raise
-                words = _words(error)
+                words = words_of(error)
                 self._observer.trouble("spark", words)
                 logger.warning("turn %d failed and is tried again: %s", turn.number, words)
                 if asked() and tries:
@@ -416,7 +415,7 @@ class _Query:
             known = msgspec.msgpack.decode(said)
             if "words" in known:
                 failure = msgspec.convert(known, Failure)
-                raise _error(failure)
+                raise raised(failure)
             reports.append(msgspec.convert(known, Report))
         return reports
 
@@ -458,27 +457,6 @@ def _wait(asked: Callable[[], bool], seconds: float) -> None:
     until = time.monotonic() + seconds
     while not asked() and (left := until - time.monotonic()) > 0:
         time.sleep(min(0.05, left))
-
-
-def _spark_failed(error: BaseException) -> bool:
-    """Whether a job has failed in Spark, not in this program."""
-    return type(error).__module__.startswith(("pyspark.", "py4j."))
-
-
-def _words(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return " / ".join(lines[:3])[:600]
-
-
-def _error(failure: Failure) -> HeadraceError:
-    """An error of an executor, as it was there."""
-    from headrace.flows.graph import rows as graph_rows
-
-    for module in (feature_errors, store_errors, graph_rows):
-        kind = getattr(module, failure.kind, None)
-        if isinstance(kind, type) and issubclass(kind, HeadraceError):
-            return kind(failure.words)
-    return SnapshotError(failure.words) if failure.kind == "SnapshotError" else DataError(failure.words)
 
 
 __all__ = ["run_on_spark"]

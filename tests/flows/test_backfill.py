@@ -188,7 +188,7 @@ def test_what_was_staged_is_not_trusted_after_a_crash_of_the_machine(
         stage = staging.Stage(tmp_path / "stage", {"views": 1}, 4)
         assert stage.read is None
         stage.finish_reading(read, b"")
-        stage.keep("rides", 2, b"state")
+        stage.keep("rides", 2, b"state", stage.writing("rides", 2))
         assert staging.Stage(tmp_path / "stage", {"views": 1}, 4).read == read
         assert staging.Stage(tmp_path / "stage", {"views": 1}, 4).states("rides") == [b"state"]
         assert bool(flushed) == flushes

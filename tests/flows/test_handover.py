@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.flows.apart import Apart, Given
 from tests.oracle.definitions import Happening, definition_of, judging
 from tests.oracle.described import COLUMNS, Sent, Stream, View
 from tests.oracle.judging import check_log, wrong_features
@@ -25,7 +27,7 @@ from tests.oracle.naive import FAR, Judged, Oracle, Taken, judge
 from tests.oracle.operator import batch_of, rows_of
 from tests.oracle.strategies import DAY, UNITS, scripts, views
 
-from headrace.features import FrameSource, KafkaSource
+from headrace.features import FileSource, FrameSource, KafkaSource
 from headrace.features.reading import read_at
 from headrace.flows.backfill.handover import hand_over
 from headrace.flows.backfill.topics import Keyed
@@ -125,13 +127,23 @@ class Case:
     ends: dict[int, int]
     to_us: int | None
 
-    def source(self) -> KafkaSource:
+    def source(self, files: Path | None = None) -> KafkaSource:
+        """files: where to put the history; None: it is a frame."""
         said: dict[str, Any] = {"keyed_by": "who", "partitioner": "murmur2"} if self.keyed else {}
         if self.way == "offsets":
             said["history_position"] = ("kafka_partition", "kafka_offset")
-        return KafkaSource("happenings", Happening, history=self.frame(), **said, **judging(self.view.stream))
+        return KafkaSource("happenings", Happening, history=self.past(files), **said, **judging(self.view.stream))
 
-    def frame(self) -> FrameSource:
+    def past(self, files: Path | None) -> FrameSource | FileSource:
+        if files is None:
+            return FrameSource(self.table(), Happening, name="past")
+        table, each = self.table(), 1 + len(self.history) // 4
+        files.mkdir()
+        for first in range(0, max(1, table.num_rows), each):
+            pq.write_table(table.slice(first, each), files / f"{first:04d}.parquet")
+        return FileSource(files, Happening, name="past", format="parquet")
+
+    def table(self) -> pa.Table:
         columns = {
             name: pa.array([event.columns[name] for event in self.history], type=ARROW[dtype])
             for name, dtype in COLUMNS.items()
@@ -140,7 +152,7 @@ class Case:
         if self.way == "offsets":
             columns["kafka_partition"] = pa.array([event.partition for event in self.history], type=pa.int64())
             columns["kafka_offset"] = pa.array([event.offset for event in self.history], type=pa.int64())
-        return FrameSource(pa.table(columns), Happening, name="past")
+        return pa.table(columns)
 
     def topic(self) -> Topic:
         return Topic(self.events, self.begins, self.ends)
@@ -236,9 +248,9 @@ def _in_history(event: Sent, end: int, until: int, stream: Stream) -> bool:
 class Flow:
     """A worker's tasks over a topic in memory."""
 
-    def __init__(self, case: Case, topic: Topic, folder: Path) -> None:
+    def __init__(self, case: Case, topic: Topic, folder: Path, files: Path | None = None) -> None:
         self.case, self.topic = case, topic
-        self.definition = definition_of(case.view, source=case.source())
+        self.definition = definition_of(case.view, source=case.source(files))
         self.settings = FlowSettings(name="flow", data=str(folder), clock="stream", until_end=True)
 
     def hand_over(self, **options: Any) -> None:
@@ -350,11 +362,13 @@ class Flow:
 
 
 @settings(max_examples=settings().max_examples // 3)  # each is a flow or two with threads and files
-@given(drawn(), st.integers(1, 9), st.sampled_from((0.0, 0.5)), st.booleans())
-def test_history_and_topic_are_as_one(case: Case, size: int, share: float, killed: bool) -> None:
+@given(drawn(), st.integers(1, 9), st.sampled_from((0.0, 0.5)), st.booleans(), st.none() | st.integers(0, 99))
+def test_history_and_topic_are_as_one(case: Case, size: int, share: float, killed: bool, apart: int | None) -> None:
+    """apart: the history is read from files by processes of their own, in an order of this seed."""
     with TemporaryDirectory() as folder:
-        flow = Flow(case, case.topic(), Path(folder))
-        flow.hand_over(batch_size=size)
+        flow = Flow(case, case.topic(), Path(folder) / "data", None if apart is None else Path(folder) / "past")
+        crew = None if apart is None else Apart(Given(flow.definition), apart)
+        flow.hand_over(batch_size=size, crew=crew)
         if share:
             flow.run(size, share, killed=killed)
         flow.run(size, 1.0, killed=False)

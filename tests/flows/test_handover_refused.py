@@ -17,7 +17,7 @@ from tests.oracle.operator import rows_of
 
 from headrace.features import FileSource, KafkaSource
 from headrace.features.errors import DataError, DefinitionError, HeadraceError
-from headrace.flows.backfill import handover
+from headrace.flows.backfill.committing import Commit
 from headrace.flows.backfill.handover import hand_over
 from headrace.flows.backfill.sharing import sharing_of
 from headrace.flows.kafka.partitioners import KNOWN
@@ -137,7 +137,7 @@ def test_offsets_that_are_missing_or_in_disorder(tmp_path: Path) -> None:
 def test_killed_between_two_parts_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = events_by("murmur2")
     case = case_of(events, 30)
-    pq.write_table(case.frame().data, tmp_path / "past.parquet")
+    pq.write_table(case.table(), tmp_path / "past.parquet")
     flow = Flow(case, topic_of(events), tmp_path / "data")
     past = FileSource(str(tmp_path / "past.parquet"), Happening)
     view = definition_of(VIEW, source=source(history=past, lateness="1m"))
@@ -145,15 +145,15 @@ def test_killed_between_two_parts_it_goes_on(tmp_path: Path, monkeypatch: pytest
     def hand_over_again(settings: Any = flow.settings, **options: Any) -> None:
         hand_over([view], settings, look=lambda *_: flow.topic, **options)
 
-    commit, left = handover._commit, iter((True, True, False))
+    commit, left = Commit.__call__, iter((True, True))
 
-    def dying(*given: Any) -> None:
-        if not next(left):
+    def dying(job: Commit, site: Any) -> Any:
+        if not next(left, False):
             raise KeyboardInterrupt
-        commit(*given)
+        return commit(job, site)
 
     with monkeypatch.context() as killed:
-        killed.setattr(handover, "_commit", dying)
+        killed.setattr(Commit, "__call__", dying)
         with pytest.raises(KeyboardInterrupt):
             hand_over_again()
     with pytest.raises(DataError, match="has not come to its end"):

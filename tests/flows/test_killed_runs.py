@@ -166,7 +166,7 @@ def test_killed_at_any_moment(folder: Path, whole: dict[str, Any]) -> None:
 def test_a_backfill_killed_at_any_moment(folder: Path, whole: dict[str, Any]) -> None:
     """Its steps are 40 batches read, 16 buckets of each view computed, and the rows of each view written."""
     data = folder / "backfilled"
-    for steps in (20, 50, 20, 10):
+    for steps in (20, 50, 10, 4):
         process = start(folder, data, how="backfill")
         assert process.stdout is not None
         for _ in range(steps):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.cli.options import AsJson, ConfigFile, Quiet, ViewsPath
+from headrace.cli.options import AsJson, ConfigFile, Engine, Master, Quiet, SparkConf, ViewsPath
 from headrace.cli.project import DATA
 
 
@@ -65,6 +65,9 @@ def backfill(
         int | None, typer.Option("--threads", min=1, help="Side by side.", show_default="all cores")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Drop what earlier runs wrote.")] = False,
+    engine: Engine = None,
+    master: Master = None,
+    spark_conf: SparkConf = None,
     config: ConfigFile = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -82,9 +85,10 @@ def backfill(
     - `headrace backfill views.py --from 2026-01-01T00:00Z --data history`
     - `headrace backfill views.py --repair --fresh`
     - `headrace backfill views.py --history rides=exports/*.parquet`
+    - `headrace backfill views.py --engine spark --master spark://host:7077`
     """
     from headrace.cli.backfilling import Request, backfill_and_show, with_history
-    from headrace.cli.flowing import configured, is_live
+    from headrace.cli.flowing import configured, is_live, spark_settings
     from headrace.cli.loading import load
     from headrace.features.errors import HeadraceError
     from headrace.features.time import instant_us
@@ -95,7 +99,15 @@ def backfill(
     live = is_live(views, file.name)
     if allow_gap and not live:
         raise HeadraceError("--allow-gap is for views of Kafka topics: files have no gap to a topic.")
-    options: dict[str, dict[str, Any]] = {"offline": {"data": None if data is None else str(data)}}
+    options: dict[str, dict[str, Any]] = {
+        "offline": {"data": None if data is None else str(data)},
+        "flow": {"engine": engine},
+        "spark": {"master": master},
+    }
+    settings = configured(file, config, options)
+    spark = spark_settings(settings, spark_conf or ()) if settings.flow.engine == "spark" else None
+    if spark is not None and threads is not None:
+        raise HeadraceError("--threads is of this process, and Spark has cores of its own: --master local[2].")
     request = Request(
         loaded,
         views,
@@ -105,7 +117,9 @@ def backfill(
         repair,
         allow_gap,
         threads,
-        configured(file, config, options) if live else None,
+        settings if live else None,
+        spark,
+        tuple(history or ()),
     )
     code = backfill_and_show(request, fresh=fresh, quiet=quiet, as_json=as_json)
     if code != DONE:

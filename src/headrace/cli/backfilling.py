@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from headrace.cli.flowing import flow_settings
-from headrace.cli.loading import ViewsFile
+from headrace.cli.loading import Shipped, ViewsFile
 from headrace.cli.project import forget, remember
 from headrace.cli.replaying import as_data, compiled, print_run
 from headrace.cli.show import print_json
@@ -21,19 +21,29 @@ from headrace.features.kafka_source import KafkaSource
 from headrace.features.sources import FileSource
 from headrace.features.views import ViewDefinition
 from headrace.flows.backfill import Step, backfill
+from headrace.flows.backfill.crew import Crew
 from headrace.flows.recording import Summary
+from headrace.flows.spark.settings import SparkSettings
 from headrace.flows.worker.settings import FlowSettings
 from headrace.ops.errors import DONE, INTERRUPTED
 from headrace.ops.settings import Configuration
 
-PHASES = {"read": "reading", "compute": "computing", "write": "writing"}
+PHASES = {
+    "read": "reading",
+    "judge": "judging",
+    "share": "sharing out",
+    "compute": "computing",
+    "write": "writing",
+    "commit": "committing",
+}
 
 
 @dataclass(frozen=True)
 class Request:
     """What `headrace backfill` was asked; from_us, to_us, repair, allow_gap and threads as of the functions that do it.
 
-    config: of the flow, where the views are over Kafka.
+    config: of the flow, where the views are over Kafka. spark: how Spark is reached, where it does the work. history:
+    as given to `with_history`.
     """
 
     file: ViewsFile
@@ -45,6 +55,8 @@ class Request:
     allow_gap: bool
     threads: int | None
     config: Configuration | None
+    spark: SparkSettings | None = None
+    history: tuple[str, ...] = ()
 
     @property
     def settings(self) -> FlowSettings | None:
@@ -83,6 +95,21 @@ def backfill_and_show(request: Request, *, fresh: bool, quiet: bool, as_json: bo
 
 
 def _backfill(request: Request, settings: FlowSettings | None, progress: Callable[[Step], None] | None) -> Summary:
+    if request.spark is None:
+        return _done(request, settings, progress, None)
+    from headrace.flows.spark.crew import SparkCrew
+
+    load = _Chosen(Shipped.of(request.file, request.views, ()), request.history)
+    with SparkCrew(request.spark, load) as crew:
+        return _done(request, settings, progress, crew)
+
+
+def _done(
+    request: Request,
+    settings: FlowSettings | None,
+    progress: Callable[[Step], None] | None,
+    crew: Crew | None,
+) -> Summary:
     if settings is None:
         return backfill(
             request.views,
@@ -92,6 +119,7 @@ def _backfill(request: Request, settings: FlowSettings | None, progress: Callabl
             repair=request.repair,
             threads=request.threads,
             progress=progress,
+            crew=crew,
         )
     from headrace.flows.backfill.handover import hand_over
 
@@ -104,7 +132,19 @@ def _backfill(request: Request, settings: FlowSettings | None, progress: Callabl
         allow_gap=request.allow_gap,
         threads=request.threads,
         progress=progress,
+        crew=crew,
     )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Gives the views in another process. history: as given to `with_history`."""
+
+    shipped: Shipped
+    history: tuple[str, ...]
+
+    def __call__(self) -> tuple[ViewDefinition, ...]:
+        return with_history(self.shipped(), self.history)
 
 
 def with_history(views: Sequence[ViewDefinition], given: Sequence[str]) -> tuple[ViewDefinition, ...]:

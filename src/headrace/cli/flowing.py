@@ -14,6 +14,7 @@ from headrace.cli.project import remember
 from headrace.features.errors import HeadraceError
 from headrace.features.streams import Flow
 from headrace.features.views import ViewDefinition
+from headrace.flows.spark.settings import SparkSettings
 from headrace.flows.worker.settings import FlowSettings
 from headrace.ops.configuration import configuration_file, configure
 from headrace.ops.errors import ConfigurationError
@@ -32,7 +33,7 @@ class Request:
             process, or of the supervisor's workers without their number. until_end: stop at the ends of the topics.
             fresh: forget what earlier runs left.
         words: the options as given, for worker processes. given_online: --online as given. quiet, as_json: how to show.
-        spark_conf: Spark's own settings.
+        spark: how Spark is reached, where the engine is Spark.
     """
 
     file: ViewsFile
@@ -46,7 +47,7 @@ class Request:
     quiet: bool
     as_json: bool
     flows: tuple[Flow, ...] = ()
-    spark_conf: Mapping[str, str] = field(default_factory=dict)
+    spark: SparkSettings = field(default_factory=SparkSettings)
 
     @property
     def settings(self) -> FlowSettings:
@@ -108,6 +109,20 @@ def flow_name(file: Path) -> str:
 def configured(file: Path, named: Path | None, options: Mapping[str, Mapping[str, Any]]) -> Configuration:
     """The configuration of a views file's flow."""
     return configure(configuration_file(file, named), options=options)
+
+
+def spark_settings(config: Configuration, conf: Sequence[str]) -> SparkSettings:
+    """How Spark is reached. conf: of `--spark-conf`.
+
+    Raises:
+        ConfigurationError: one is not NAME=VALUE.
+    """
+    for words in conf:
+        if "=" not in words:
+            raise ConfigurationError(f"--spark-conf {words}: expected NAME=VALUE, such as spark.executor.memory=4g.")
+    said = config.spark
+    its = dict(words.split("=", 1) for words in conf)
+    return SparkSettings(said.master, said.every.value, said.max_events, said.shards, its)
 
 
 def flow(request: Request) -> int:

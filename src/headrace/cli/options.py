@@ -32,3 +32,24 @@ Layout = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON.")]
+
+SPARK = "On Spark"
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", metavar="workers|spark", help="What computes it.", show_default="workers", rich_help_panel=SPARK
+    ),
+]
+Master = Annotated[
+    str | None,
+    typer.Option(
+        "--master",
+        help="As of spark-submit: local[2], spark://host:7077.",
+        show_default="local[*]",
+        rich_help_panel=SPARK,
+    ),
+]
+SparkConf = Annotated[
+    list[str] | None,
+    typer.Option("--spark-conf", metavar="NAME=VALUE", help="Of Spark's own; may be repeated.", rich_help_panel=SPARK),
+]

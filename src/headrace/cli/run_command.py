@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from headrace.cli.options import AsJson, ConfigFile, ViewsPath
+from headrace.cli.options import SPARK, AsJson, ConfigFile, Engine, Master, SparkConf, ViewsPath
 from headrace.cli.project import DATA
 from headrace.cli.words import given_words, is_given, wrong_for_good
 
 LIVE = "Live flows, from Kafka topics"
-SPARK = "Live flows on Spark"
 
 # What a worker process is told by its supervisor instead.
 NOT_PASSED_ON = {"file", "fresh", "workers", "worker_id", "metrics_port", "log_format", "as_json", "quiet"}
@@ -126,21 +124,8 @@ def run(
             rich_help_panel=LIVE,
         ),
     ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--engine", metavar="workers|spark", help="What computes it.", show_default="workers", rich_help_panel=SPARK
-        ),
-    ] = None,
-    master: Annotated[
-        str | None,
-        typer.Option(
-            "--master",
-            help="As of spark-submit: local[2], spark://host:7077.",
-            show_default="local[*]",
-            rich_help_panel=SPARK,
-        ),
-    ] = None,
+    engine: Engine = None,
+    master: Master = None,
     every: Annotated[
         str | None,
         typer.Option("--every", metavar="TIME", help="From turn to turn.", show_default="1s", rich_help_panel=SPARK),
@@ -159,12 +144,7 @@ def run(
             rich_help_panel=SPARK,
         ),
     ] = None,
-    spark_conf: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--spark-conf", metavar="NAME=VALUE", help="Of Spark's own; may be repeated.", rich_help_panel=SPARK
-        ),
-    ] = None,
+    spark_conf: SparkConf = None,
 ) -> None:
     """Run a file's views and flows: replay files to their end, or take Kafka topics as a live flow.
 
@@ -177,7 +157,7 @@ def run(
     **Kafka topics** are a live flow: it runs until Ctrl-C or SIGTERM, which drains, checkpoints and leaves. Settings
     come from these options, then from variables HEADRACE_..., then from `headrace.toml`.
     """
-    from headrace.cli.flowing import Request, configured, flow, is_live
+    from headrace.cli.flowing import Request, configured, flow, is_live, spark_settings
     from headrace.cli.loading import load
     from headrace.cli.replaying import replay_and_show
     from headrace.ops.errors import DONE
@@ -208,9 +188,9 @@ def run(
     settings = configured(file, config, options)
     if takes_kafka:
         words = tuple(given_words(context, NOT_PASSED_ON))
-        conf = _conf(spark_conf or ())
+        spark = spark_settings(settings, spark_conf or ())
         request = Request(
-            loaded, chosen, settings, worker_id, until_end, fresh, words, online, quiet, as_json, flows, conf
+            loaded, chosen, settings, worker_id, until_end, fresh, words, online, quiet, as_json, flows, spark
         )
         code = flow(request)
     else:
@@ -219,16 +199,6 @@ def run(
         )
     if code != DONE:
         raise typer.Exit(code)
-
-
-def _conf(given: Sequence[str]) -> dict[str, str]:
-    """Spark's settings of `--spark-conf`."""
-    from headrace.ops.errors import ConfigurationError
-
-    for words in given:
-        if "=" not in words:
-            raise ConfigurationError(f"--spark-conf {words}: expected NAME=VALUE, such as spark.executor.memory=4g.")
-    return dict(words.split("=", 1) for words in given)
 
 
 def _refuse_what_does_not_fit(context: typer.Context, takes_kafka: bool, source: str) -> None:

@@ -87,12 +87,9 @@ def _run(request: Request, settings: FlowSettings, observer: Observer, stop: thr
     if request.config.flow.engine == "workers":
         return run_worker(given, settings, observer=observer, stop=stop)
     from headrace.flows.spark.query import run_on_spark
-    from headrace.flows.spark.settings import SparkSettings
 
-    said = request.config.spark
-    spark = SparkSettings(said.master, said.every.value, said.max_events, said.shards, request.spark_conf)
     shipped = Shipped.of(request.file, request.views, request.flows)
-    return run_on_spark(given, settings, spark, load=shipped, observer=observer, stop=stop)
+    return run_on_spark(given, settings, request.spark, load=shipped, observer=observer, stop=stop)
 
 
 def _told(error: HeadraceError, request: Request) -> HeadraceError:
