@@ -12,6 +12,9 @@ Numba keeps compiled kernels beside the source and compiles again when the file 
 at the files of the pieces inlined into it, so the stamp that it compares is made of all of `SOURCES` here; otherwise an
 upgrade that changed a piece alone would go on running the old one.
 
+Every process loads the kernels when it starts, so the cache leaves out what only a compilation needs; see
+`_KernelCache`.
+
 No kernel divides by zero, so the check for it before each division is left out (`error_model`).
 
 `NUMBA_DISABLE_JIT=1` runs all of it as plain Python, line by line.
@@ -24,16 +27,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import config, njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.codegen import ll
 
 SOURCES = (
     "answering.py",
     "compiled.py",
+    "kafka/avro_kernel.py",
     "lanes.py",
     "readings.py",
     "results.py",
     "runs.py",
     "state.py",
     "tiles.py",
+    "verdicts.py",
     "walking.py",
 )
 """Files of this folder that kernels are made of."""
@@ -45,6 +52,44 @@ def _njit(**options: Any) -> Any:
     return njit(**{"_nrt": False, "error_model": "numpy", **options})
 
 
+class _Loadable(CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
+    """What is kept of a kernel: its machine code, and of its bitcode the names alone.
+
+    Numba keeps the bitcode so that one compiled function can be put into another, and reads it at each load, which
+    takes five times as long as all the rest. No kernel is part of another: that is what a `step` is for.
+    """
+
+    def reduce(self, data: Any) -> Any:
+        (name, kind, (code, _)), *rest = super().reduce(data)
+        return ((name, kind, (code, _names_of(data.library))), *rest)
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        made = super().rebuild(target_context, payload)
+        made.library._shared_module = None  # whoever would put it into another function is told so
+        return made
+
+
+def _names_of(library: Any) -> bytes:
+    """Bitcode that defines what the library does, with nothing in it: Numba asks it what there is."""
+    names = [function.name for function in library.get_defined_functions()]
+    text = "\n".join(f'define void @"{name}"() {{ unreachable }}' for name in names)
+    return bytes(ll.parse_assembly(text).as_bitcode())
+
+
+class _KernelCache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache on the disk, without refreshing its registries before a load.
+
+    They say how each function of Python and NumPy is compiled, and filling them imports a good part of Numba, and SciPy
+    and CFFI where those are installed: 0.4 s, when a kernel loads in 5 ms. A compilation refreshes them by itself.
+    """
+
+    _impl_class = _Loadable
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
 def step(function: F) -> F:
     """Compile a piece of a kernel, inlined into whatever calls it; Python itself never calls it, so it gets no
     wrappers."""
@@ -53,8 +98,9 @@ def step(function: F) -> F:
 
 def kernel(function: F) -> F:
     """Compile an entry of a kernel: called from Python with whole batches, without the GIL."""
-    compiled = _njit(cache=True, nogil=True)(function)
+    compiled = _njit(nogil=True)(function)
     if not config.DISABLE_JIT:
+        compiled._cache = _KernelCache(function)
         compiled._cache._cache_file._source_stamp = source_stamp()
     return compiled
 

@@ -4,9 +4,11 @@ Everything an event's verdict depends on is the state that the events before it 
 batches anywhere. State arrays are indexed by partition number; `scalars` holds what is common to all partitions.
 """
 
-import numpy as np
-from numba import njit
+from typing import Any
 
+import numpy as np
+
+from headrace.flows.compiled import kernel, step
 from headrace.flows.lanes import NEVER
 
 ACCEPTED, COUNTED, DUPLICATE, LATE, AHEAD, BEHIND = range(6)
@@ -21,17 +23,18 @@ LATENESS, AHEAD_OF_CLOCK, NEWEST_ALLOWED, IDLE_AFTER, SETTLED = range(5)
 UNBOUNDED = 2**62  # a bound that no instant reaches, yet can be added to an instant
 
 
-@njit(cache=True)
 def silent(p, heard, scalars, idle_after):
-    """Whether partition `p` has been silent for `idle_after` by the flow's clock."""
+    """Whether partition `p` has been silent for `idle_after` by the flow's clock. Python calls it as it is."""
     if scalars[CLOCK] == NEVER:
         return False
     return scalars[CLOCK] - max(heard[p], scalars[STARTED]) >= idle_after
 
 
-@njit(cache=True)
-def least_watermark(newest, heard, known, scalars, lateness, idle_after):
-    """The least watermark over active partitions; when all are silent, the greatest (who is silent does not count)."""
+_silent = step(silent)
+
+
+@step
+def _least_watermark(newest, heard, known, scalars, lateness, idle_after):
     least = UNBOUNDED
     greatest = NEVER
     for p in range(newest.shape[0]):
@@ -39,12 +42,18 @@ def least_watermark(newest, heard, known, scalars, lateness, idle_after):
             continue
         watermark = newest[p] if newest[p] == NEVER else newest[p] - lateness
         greatest = max(greatest, watermark)
-        if not silent(p, heard, scalars, idle_after):
+        if not _silent(p, heard, scalars, idle_after):
             least = min(least, watermark)
     return greatest if least == UNBOUNDED else least
 
 
-@njit(cache=True)
+@kernel
+def least_watermark(newest, heard, known, scalars, lateness, idle_after):
+    """The least watermark over active partitions; when all are silent, the greatest (who is silent does not count)."""
+    return _least_watermark(newest, heard, known, scalars, lateness, idle_after)
+
+
+@kernel
 def judge(
     te, partition, code, seen, came_by, newest, heard, known, scalars, rules, stream_clock, count_late, judged, verdict,
     effective, mark,
@@ -60,9 +69,9 @@ def judge(
     for e in range(te.shape[0]):
         p = partition[e]
         t = te[e]
-        if not known[p] or silent(p, heard, scalars, rules[IDLE_AFTER]):
+        if not known[p] or _silent(p, heard, scalars, rules[IDLE_AFTER]):
             # The partition joins and may hold the flow back from here on: what the flow had reached without it stays.
-            reached = least_watermark(newest, heard, known, scalars, lateness, rules[IDLE_AFTER])
+            reached = _least_watermark(newest, heard, known, scalars, lateness, rules[IDLE_AFTER])
             scalars[FLOW] = max(scalars[FLOW], reached)
         own = newest[p] if newest[p] == NEVER else newest[p] - lateness
         settled = max(scalars[FLOW], rules[SETTLED])
@@ -94,6 +103,9 @@ def judge(
         if verdict[e] <= COUNTED and id >= 0:
             seen[id] = effective[e]
             came_by[id] = p
+
+
+KERNELS: tuple[Any, ...] = (least_watermark, judge)
 
 
 def empty_state(partitions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,14 +5,15 @@ number of branches of a union, `lane` where the value goes, -1 for nowhere.
 """
 
 import numpy as np
-from numba import njit
+
+from headrace.flows.compiled import kernel, step
 
 BOOL, LONG, FLOAT, DOUBLE, BYTES, FIXED, ENUM, UNION, JUMP, BLOCKS, NEXT = range(11)
 DEPTH = 16
 """How deep arrays and maps may lie in each other."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def gather(block, begins, sizes, data):
     """Copy pieces of a block behind each other."""
     at = 0
@@ -23,7 +24,7 @@ def gather(block, begins, sizes, data):
         at += sizes[i]
 
 
-@njit(cache=True, nogil=True)
+@step
 def varint(block, at, end):
     """A zigzag number of up to ten bytes and the place after it, which is -1 if there is none."""
     value = np.uint64(0)
@@ -40,24 +41,24 @@ def varint(block, at, end):
     return np.int64(0), -1
 
 
-@njit(cache=True, nogil=True)
-def run(block, starts, ends, steps, table, values, sizes, given, bad):
+@kernel
+def run(block, starts, ends, steps, table, values, sizes, given, bad, back):
     """Run the steps over each message block[starts[i]:ends[i]]; fills values, sizes and given (lanes, n), and bad (n,).
 
     values: numbers as they are, floats as their bits, of bytes the place in the block with their length in `sizes`.
+    back: (DEPTH,) scratch: of each open array or map the items left.
     """
-    back = np.empty(DEPTH, dtype=np.int64)  # of each open array or map the items left
     for i in range(starts.shape[0]):
         at = starts[i]
         end = ends[i]
-        step = 0
+        here = 0
         depth = 0
         good = at <= end
-        while good and step < steps.shape[0]:
-            op = steps[step, 0]
-            first = steps[step, 1]
-            lane = steps[step, 3]
-            step += 1
+        while good and here < steps.shape[0]:
+            op = steps[here, 0]
+            first = steps[here, 1]
+            lane = steps[here, 3]
+            here += 1
             value = np.int64(0)
             size = np.int64(0)
             if op in (LONG, ENUM, BYTES, UNION):
@@ -72,9 +73,9 @@ def run(block, starts, ends, steps, table, values, sizes, given, bad):
                 elif op == ENUM:
                     good = 0 <= value < first
                 elif op == UNION:
-                    good = 0 <= value < steps[step - 1, 2]
+                    good = 0 <= value < steps[here - 1, 2]
                     if good:
-                        step = table[first + value]
+                        here = table[first + value]
             elif op in (DOUBLE, FLOAT):
                 width = 8 if op == DOUBLE else 4
                 good = end - at >= width
@@ -95,7 +96,7 @@ def run(block, starts, ends, steps, table, values, sizes, given, bad):
                 size = first
                 at += first
             elif op == JUMP:
-                step = first
+                here = first
             else:
                 if op == BLOCKS:
                     good = depth < DEPTH
@@ -103,10 +104,10 @@ def run(block, starts, ends, steps, table, values, sizes, given, bad):
                         back[depth] = 0
                         depth += 1
                     after = first
-                    body = step
+                    body = here
                 else:
                     back[depth - 1] -= 1
-                    after = step
+                    after = here
                     body = first + 1
                 if good and back[depth - 1] <= 0:
                     value, at = varint(block, at, end)
@@ -119,9 +120,9 @@ def run(block, starts, ends, steps, table, values, sizes, given, bad):
                 if good:
                     if back[depth - 1] == 0:
                         depth -= 1
-                        step = after
+                        here = after
                     else:
-                        step = body
+                        here = body
             if lane >= 0 and good:
                 values[lane, i] = value
                 sizes[lane, i] = size

@@ -24,6 +24,7 @@ from headrace.flows.kafka.avro_kernel import (
     BLOCKS,
     BOOL,
     BYTES,
+    DEPTH,
     DOUBLE,
     ENUM,
     FIXED,
@@ -104,7 +105,8 @@ class Program:
         given = np.zeros((lanes, n), dtype=np.bool_)
         bad = np.zeros(n, dtype=np.bool_)
         bytes_of = np.frombuffer(block, dtype=np.uint8)
-        run(bytes_of, ends - lengths + start, ends, steps, table, values, sizes, given, bad)
+        back = np.empty(DEPTH, dtype=np.int64)
+        run(bytes_of, ends - lengths + start, ends, steps, table, values, sizes, given, bad, back)
         found = {}
         for number, (name, lane) in enumerate(self.lanes.items()):
             missing = ~given[number] | bad
