@@ -5,7 +5,7 @@
 #   make test     the whole test suite, documentation included; fetches and starts the servers it needs
 #   make spark    Spark for the tests, 450 MB
 #   make servers  Kafka's jars (with Maven) and redis-server (from Debian) for the tests
-#   make kernels  compiles what counts events, for `make test`
+#   make kernels  compiles what counts events, and the modules, for `make test`
 #   make check    format, lint, types and the dependency rule
 #   make bench    every benchmark, one JSON line per case; one of them: make bench ONLY=operator
 #   make bench-peers   what the benchmarks compare with, each in an environment of its own below .peers/
@@ -64,8 +64,10 @@ demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))
 servers:
 	@$(PYTHON) tests/servers/install.py
 
-# Compiled once, and then read by every process of the tests.
+# Compiled once, and then read by every process of the tests. The modules too: where PYTHONDONTWRITEBYTECODE is set, as in
+# many containers, each process would compile all that it imports, 0.3 s of a worker's start.
 kernels: setup
+	$(BIN)/python -m compileall -q src features flows materialize serving stores tests
 	$(BIN)/python -m headrace.flows.warm
 
 test: setup servers kernels spark
