@@ -7,19 +7,21 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.answering import History
 from headrace.features.dtypes import TIMESTAMP, split_list, split_map
 from headrace.features.services import FeatureService
 from headrace.features.time import format_instant, instant_us
 from headrace.features.views import ViewDefinition
-from headrace.serving.vectors import FeatureVector
+
+if TYPE_CHECKING:  # a worker that shows what it did asks nothing
+    from headrace.cli.answering import History
+    from headrace.serving.vectors import FeatureVector
 
 
 def plain(value: Any, dtype: str) -> Any:
