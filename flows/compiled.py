@@ -21,13 +21,14 @@ No kernel divides by zero, so the check for it before each division is left out 
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import config, njit
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 from numba.core.codegen import ll
 
 SOURCES = (
@@ -76,6 +77,30 @@ def _names_of(library: Any) -> bytes:
     return bytes(ll.parse_assembly(text).as_bitcode())
 
 
+class _Files(IndexDataCacheFile):  # type: ignore[misc]
+    """The files of one kernel: an index, and one file for each kind of arguments that it was compiled for.
+
+    Numba counts their names on from what the index has, so two processes that compile for two kinds of arguments at
+    once write one file: the index then names machine code of the one for the other. Here a name is given once, is there
+    before the index has it, and processes save one after the other.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        with open(f"{self._index_path}.lock", "wb") as lock:
+            if os.name == "posix":
+                from fcntl import LOCK_EX, flock
+
+                flock(lock, LOCK_EX)
+            overloads = self._load_index()
+            overloads[key] = name = self._data_name(int.from_bytes(os.urandom(7), "big"))
+            self._save_data(name, data)
+            self._save_index(overloads)
+            folder = Path(self._cache_path)
+            for path in folder.glob(self._index_name.removesuffix("nbi") + "*.nbc"):
+                if path.name not in overloads.values():  # of older sources: whoever still reads them compiles
+                    path.unlink(missing_ok=True)
+
+
 class _KernelCache(FunctionCache):  # type: ignore[misc]
     """Numba's cache on the disk, without refreshing its registries before a load.
 
@@ -84,6 +109,10 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
     """
 
     _impl_class = _Loadable
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with self._guard_against_spurious_io_errors():
@@ -101,7 +130,6 @@ def kernel(function: F) -> F:
     compiled = _njit(nogil=True)(function)
     if not config.DISABLE_JIT:
         compiled._cache = _KernelCache(function)
-        compiled._cache._cache_file._source_stamp = source_stamp()
     return compiled
 
 

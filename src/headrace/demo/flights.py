@@ -61,7 +61,7 @@ def read_flights() -> pd.DataFrame:
     table, airports = read_table("flights.csv.zip"), read_table("airports.csv")
     wall = pd.to_datetime(table[["year", "month", "day"]]) + _since_midnight(table["sched_dep_time"])
     scheduled = wall.dt.tz_localize(NEW_YORK).dt.tz_convert("UTC")
-    departed = scheduled + pd.to_timedelta(table["dep_delay"], unit="min")
+    departed = scheduled + _minutes(table["dep_delay"])
     zone = table["dest"].map(airports.set_index("faa")["tzone"]).fillna(WITHOUT_ZONE)
     arrived = _next_time_of_clock(departed, table["arr_time"], zone).where(table["arr_delay"].notna())
     return pd.DataFrame(
@@ -74,6 +74,13 @@ def read_flights() -> pd.DataFrame:
             **{name: table[name] for name in ("carrier", "tailnum", "flight", "distance")},
         }
     )
+
+
+def _minutes(given: pd.Series) -> pd.Series:
+    """Whole minutes as time spans, missing where they are. pandas' own `to_timedelta` multiplies what happens to lie in
+    memory where a value is missing, and warns now and then of an overflow."""
+    spans = given.fillna(0).to_numpy().astype("int64").astype("timedelta64[m]").astype("timedelta64[us]")
+    return pd.Series(spans, index=given.index).where(given.notna())
 
 
 def read_table(file: str) -> pd.DataFrame:
@@ -130,7 +137,7 @@ def _events(flights: pd.DataFrame, delay: pd.Series, known: pd.Series) -> pd.Dat
 
 def _since_midnight(clock: pd.Series) -> pd.Series:
     """A clock reading such as 1745 as the time since midnight; 2400 is midnight at the day's end."""
-    return pd.to_timedelta(clock // 100 * 60 + clock % 100, unit="min")
+    return _minutes(clock // 100 * 60 + clock % 100)
 
 
 def _next_time_of_clock(after: pd.Series, clock: pd.Series, zone: pd.Series) -> pd.Series:
