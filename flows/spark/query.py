@@ -36,6 +36,7 @@ from headrace.flows.spark.rows import REPORT, SENT_DDL
 from headrace.flows.spark.session import session
 from headrace.flows.spark.settings import SparkSettings
 from headrace.flows.spark.tally import retell
+from headrace.flows.spark.written import PART, TURN, Written, read_written, refuse_workers
 from headrace.flows.worker.clock import SteadyClock
 from headrace.flows.worker.counting import Counting
 from headrace.flows.worker.observing import Observer, Silent
@@ -44,7 +45,7 @@ from headrace.flows.worker.reading import AHEAD_US
 from headrace.flows.worker.running import kafka_sources
 from headrace.flows.worker.settings import FlowSettings
 from headrace.flows.worker.unfinished import refuse_unfinished
-from headrace.stores.checkpoints import SnapshotPart, read_checkpoint
+from headrace.stores.checkpoints import SnapshotPart
 from headrace.stores.commits import newest_commits, read_manifest
 from headrace.stores.errors import UnreachableError
 from headrace.stores.offline import OfflineLog
@@ -53,27 +54,10 @@ from headrace.stores.places import is_url, open_place
 
 logger = logging.getLogger("headrace.spark")
 
-PART = "_spark"
-"""The part of the log in which the driver writes down what it does."""
-TURN = "turn"
 SLOT = "HEADRACE_SLOT"
 """The variable that tells Python processes of executors apart."""
 AGAIN_S = (0.5, 10.0)
 """How long after a turn that failed it is tried again: at first, and at most after failing again and again."""
-
-
-class Written(msgspec.Struct):
-    """What the driver writes down before a turn.
-
-    counts: partitions by source and topic. shards: of what is repartitioned. first: where partitions began. upto: how
-    far the turn reads.
-    """
-
-    counts: dict[str, dict[str, int]]
-    shards: dict[str, int]
-    first: dict[str, dict[int, int]]
-    upto: dict[str, dict[int, int]]
-    version: int = 1
 
 
 def run_on_spark(
@@ -146,7 +130,9 @@ class _Query:
             self._clusters = {name: Cluster.of(source, settings.kafka) for name, source in self._sources.items()}
             counts = {name: self._clusters[name].partitions(source.topics) for name, source in self._sources.items()}
             self._plan = SparkPlan(given, settings, counts, spark.shards)
-            self._before = self._written()
+            self._before = read_written(self._root)
+            if self._before is None:
+                refuse_workers(open_place(self._root), self._root, self._plan.shards)
             self._check(counts)
             self._next: dict[str, dict[int, int]] = {}
             self._first: dict[str, dict[int, int]] = {}
@@ -165,17 +151,6 @@ class _Query:
         self._newest: dict[str, int] = {}
 
     # What was before
-
-    def _written(self) -> Written | None:
-        found = read_checkpoint(self._root, part=PART)
-        if found is None or TURN not in found.snapshots:
-            return None
-        try:
-            return msgspec.json.decode(found.snapshots[TURN][-1], type=Written)
-        except msgspec.MsgspecError as error:
-            raise SnapshotError(
-                f"Part '{PART}': what the driver has written cannot be read: {error}. Start afresh (--fresh)."
-            ) from None
 
     def _check(self, counts: Mapping[str, Mapping[str, int]]) -> None:
         """What tasks there are must be as it was: entities are where they were then.

@@ -31,6 +31,7 @@ from headrace.flows.kafka.topics import Cluster
 from headrace.flows.recording import Summary
 from headrace.flows.runner import by_source
 from headrace.flows.snapshot import SnapshotError
+from headrace.flows.spark.written import refuse_other_engine
 from headrace.flows.warm import warm
 from headrace.flows.worker.clock import SteadyClock
 from headrace.flows.worker.counting import Counting
@@ -102,7 +103,9 @@ def run_worker(
     given = list(views)
     flows, every, over = apart(given)
     sources = kafka_sources(every, flows)
-    refuse_unfinished(open_place(f"{settings.data.rstrip('/')}/{LOG}"))
+    root = f"{settings.data.rstrip('/')}/{LOG}"
+    refuse_unfinished(open_place(root))
+    refuse_other_engine(open_place(root), root)
     if every or over:  # flows of steps alone need no compiled kernels
         warm()
     stopping = stop or threading.Event()

@@ -35,13 +35,22 @@ class Worker:
         name: its worker id. log: file of what it printed.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], group: int | None = None
+    ) -> None:
+        """group: its process group, 0: one of its own; None: that of the tests."""
         self.name = name
         self.log = log
         self._good = {0}
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=dict(environment), cwd=log.parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=dict(environment),
+                cwd=log.parent,
+                process_group=group,
             )
 
     @property
@@ -205,7 +214,8 @@ class LiveFlow:
             command += ["--until-end"] * self.until_end
             command += ["--workers", str(supervised)] if supervised else []
             log = folder / f"worker-{self._made}.log"
-            started.append(Worker(worker, command, log, environment))
+            group = None if host is None else (started[0].process.pid if started else 0)
+            started.append(Worker(worker, command, log, environment, group))
         self.workers += started
         return started
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +17,24 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import Producer
 
-from headrace.features import FileSource
+from headrace.features import FileSource, KafkaSource
 from headrace.features.errors import DataError
 from headrace.flows.backfill import backfill
 from headrace.flows.backfill.handover import hand_over
 from headrace.flows.spark.crew import SparkCrew
+from headrace.flows.spark.query import run_on_spark
 from headrace.flows.spark.settings import SparkSettings
-from tests.flows.test_backfill import Ride, rides, views_of
+from headrace.flows.worker.running import run_worker
+from headrace.flows.worker.settings import FlowSettings
+from headrace.stores.offline import OfflineLog
+from tests.flows.test_backfill import Ride, online, rides, views_of
 from tests.flows.test_backfill_apart import same
 from tests.flows.test_handover import Case, Flow, Topic
 from tests.flows.test_handover_refused import VIEW, case_of, events_by, source, topic_of
 from tests.oracle.definitions import Happening, definition_of
+from tests.servers.kafka import Kafka
 
 pytestmark = pytest.mark.timeout(480)  # beside others a JVM and its Python processes take their time
 
@@ -103,6 +112,43 @@ def test_executors_leave_what_one_process_leaves(tmp_path: Path) -> None:
         crew.load = partial(refused, other)
         with pytest.raises(DataError, match=r"fare"):
             backfill(refused(other), tmp_path / "refused", crew=crew)
+
+
+def from_history(topic: str, bootstrap: str, past: Path) -> list[Any]:
+    """A view keyed like the topic, and one that is not."""
+    history = FileSource(past, Ride, format="parquet", name="past")
+    source = KafkaSource(
+        topic, Ride, name="rides", lateness="1m", keyed_by="driver", partitioner="crc32", history=history,
+        bootstrap_servers=bootstrap,
+    )  # fmt: skip
+    return views_of([source])
+
+
+def test_a_live_flow_on_spark_goes_on_from_history(kafka: Kafka, tmp_path: Path) -> None:
+    """As workers do, of which this test knows by others that they are right."""
+    past = tmp_path / "past"
+    past.mkdir()
+    events = rides(2000, 3)
+    pq.write_table(events.slice(0, 1200), past / "0.parquet")
+    topic = kafka.new_topic(3, "rides")
+    load = partial(from_history, topic, kafka.bootstrap, past)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "partitioner": "consistent_random"})
+    for row in events.slice(1200).to_pylist():
+        said = {**row, "at": row["at"].isoformat()}
+        producer.produce(topic, json.dumps(said), key=row["driver"])
+    producer.flush(30)
+    settings = FlowSettings(topic, str(tmp_path / "workers"), clock="stream", until_end=True)
+    hand_over(load(), settings, allow_gap=True)
+    shutil.copytree(tmp_path / "workers", tmp_path / "spark")
+    run_worker(load(), settings)
+    there = replace(settings, data=str(tmp_path / "spark"), group=f"{topic}-spark")
+    run_on_spark(load(), there, SparkSettings("local[2]"), load=load)
+    logs = [OfflineLog(tmp_path / each / "log") for each in ("workers", "spark")]
+    for view in load():
+        rows = [sorted(log.scan(view).to_pylist(), key=repr) for log in logs]
+        assert len(rows[0]) > 300
+        assert rows[0] == rows[1]
+        assert online(tmp_path / "workers", view) == online(tmp_path / "spark", view)
 
 
 def test_the_command_does_it_on_spark(tmp_path: Path) -> None:

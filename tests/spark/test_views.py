@@ -66,6 +66,15 @@ def test_a_replayed_topic_is_as_workers_leave_it(kafka: Kafka, redis_server: Red
         assert sorted(log, key=repr) == sorted(spark.log[name], key=repr)
     assert rows[0] == rows[1]
     assert len(rows[0]) > 20
+    # What is between tasks lies in topics of the one and in checkpoints of the other: neither goes on from there.
+    for engine, other in (("workers", "spark"), ("spark", "workers")):
+        name = f"{topic.name}-{engine}"
+        with LiveFlow(
+            tmp_path / engine, kafka.bootstrap, [source], name=name, engine=other, environment=SPARK, until_end=True
+        ) as flow:
+            (worker_,) = flow.start()
+            assert worker_.process.wait(PATIENT_S) != 0
+            assert f"Go on with --engine {engine}" in worker_.said()
 
 
 def python_workers(driver: Worker) -> list[int]:
