@@ -43,7 +43,6 @@ def committed(shared: str) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
-@pytest.mark.skipif("LIVE_HOSTS" not in os.environ, reason="minutes beside other tests: LIVE_HOSTS=1 runs it")
 def test_a_host_is_lost_and_the_fleet_grows_and_shrinks(
     kafka: Kafka, redis_server: RedisAddress, s3: str, tmp_path: Path
 ) -> None:
@@ -100,4 +99,4 @@ def test_a_host_is_lost_and_the_fleet_grows_and_shrinks(
         flow.fetch()
         check_dead(flow, messages)
         check_online(flow, messages)
-        check_offline(flow, messages, tail=False)
+        check_offline(flow, messages)
