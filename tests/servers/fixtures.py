@@ -20,6 +20,9 @@ from tests.servers.process import ServerProcess
 from tests.servers.redis import RedisServer
 from tests.servers.session import once
 
+# What reaches beyond a test's own database: the connections of others, their scripts, all data, the server itself.
+OF_ALL = ("client|kill", "client|pause", "script|flush", "flushall", "swapdb", "config|set", "debug", "shutdown")
+
 
 def _need(trouble: str | None) -> None:
     if trouble is None:
@@ -67,12 +70,14 @@ def kafka(kafka_address: dict[str, Any]) -> Iterator[Kafka]:
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Port of the shared Redis."""
+    """Port of the shared Redis, which refuses what would disturb the tests of other processes."""
     _need(missing_redis())
 
     def make(folder: Path, watched: int) -> tuple[ServerProcess, dict[str, Any]]:
         server = RedisServer(folder, watched=watched)
         server.start()
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", *(f"-{each}" for each in OF_ALL))
         return server, {"port": server.port}
 
     return int(once(tmp_path_factory, "redis", make)["port"])

@@ -52,8 +52,9 @@ def test_more_threads_than_connections_wait_for_each_other(redis_server: RedisAd
     store.close()
 
 
-def test_connections_that_the_server_closed_are_opened_again(redis_server: RedisAddress) -> None:
-    with RedisStore(redis_server.url) as store, redis_server.client() as client:
+def test_connections_that_the_server_closed_are_opened_again(new_redis: Callable[..., RedisServer]) -> None:
+    server = new_redis()  # of its own: it closes the connections of others too
+    with RedisStore(server.url) as store, server.client() as client:
         store.take_over("w", 1)
         store.write(Visits, rows(1))
         for call in (
@@ -156,9 +157,10 @@ def test_a_lookup_waits_no_longer_for_a_connection_than_for_an_answer(new_redis:
         assert store.look_up([ask]).rows[0][0] is not None
 
 
-def test_lookups_after_the_server_closed_all_connections(redis_server: RedisAddress) -> None:
+def test_lookups_after_the_server_closed_all_connections(new_redis: Callable[..., RedisServer]) -> None:
     ask = Ask(row_layout(Visits), ("visits",), [("a",)])
-    with RedisStore(redis_server.url) as store, redis_server.client() as client:
+    server = new_redis()  # of its own: it closes the connections of others too
+    with RedisStore(server.url) as store, server.client() as client:
         store.write(Visits, rows(1))
         for _ in range(3):
             store.look_up([ask])

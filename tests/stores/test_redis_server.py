@@ -143,8 +143,9 @@ def test_data_of_an_older_moment_is_noticed_too(redis_server: RedisAddress) -> N
         assert store.write_portions([portion(3, row(3))]) == ["written"]
 
 
-def test_scripts_that_the_server_forgot_are_given_to_it_again(redis_server: RedisAddress) -> None:
-    with RedisStore(redis_server.url) as store, redis_server.client() as client:
+def test_scripts_that_the_server_forgot_are_given_to_it_again(new_redis: Callable[..., RedisServer]) -> None:
+    server = new_redis()  # of its own: scripts are forgotten for all databases
+    with RedisStore(server.url) as store, server.client() as client:
         store.take_over("w", 1)
         client.script_flush()
         assert store.write_portions([portion(1, row(1))]) == ["written"]
