@@ -16,6 +16,8 @@ FEW = 8
 """Up to this many known keys per different key of a batch, all known keys are searched at once in Arrow."""
 SMALL = 128
 """In a batch of so many events each key is looked up: setting Arrow to work takes longer."""
+FRESH = 1024
+"""So many new keys, and a quarter of the others, are made columns of at once."""
 
 
 class KeyTable:
@@ -33,8 +35,10 @@ class KeyTable:
     def _restart(self, keys: list[Any]) -> None:
         self.keys = keys
         self._slots = {key: slot for slot, key in enumerate(keys)}
-        self._columns = [pa.array([], type=t) for t in self._types]
-        self._order = np.empty(0, dtype=np.int64)
+        self._columns = [pa.array([], type=t) for t in self._types]  # of the keys before `_done`
+        self._done = 0
+        self._order = np.empty(0, dtype=np.int64)  # with room for more
+        self._ordered = 0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -87,9 +91,20 @@ class KeyTable:
 
     def columns(self, slots: Ints) -> list[pa.Array]:
         """Key columns of the given slots."""
-        self._complete()
-        indices = pa.array(slots)
-        return [column.take(indices) for column in self._columns]
+        if len(slots) <= SMALL:
+            return self._arrays([self.keys[slot] for slot in slots.tolist()])
+        if len(self.keys) - self._done > max(FRESH, self._done // 4):
+            self._complete()
+        fresh = slots >= self._done
+        if not fresh.any():
+            indices = pa.array(slots)
+            return [column.take(indices) for column in self._columns]
+        old, new = np.flatnonzero(~fresh), np.flatnonzero(fresh)
+        place = np.empty(len(slots), dtype=np.int64)
+        place[old], place[new] = np.arange(len(old)), np.arange(len(old), len(slots))
+        before, back = pa.array(slots[old]), pa.array(place)
+        more = self._arrays([self.keys[slot] for slot in slots[new].tolist()])
+        return [pa.concat_arrays([c.take(before), m]).take(back) for c, m in zip(self._columns, more, strict=True)]
 
     def order(self, slots: Ints) -> Ints:
         """(n,) numbers that put keys in an order which depends on the keys alone.
@@ -97,28 +112,39 @@ class KeyTable:
         They are 64 bits of a digest: among a million keys two have one number in one flow of 37 million. Such
         two keep the order in which they were first seen.
         """
-        self._complete()
+        done, known = self._ordered, len(self.keys)
+        if done < known:
+            digests = b"".join(hashlib.blake2b(repr(key).encode(), digest_size=8).digest() for key in self.keys[done:])
+            if known > len(self._order):
+                grown = np.empty(max(FRESH, 2 * known), dtype=np.int64)
+                grown[:done] = self._order[:done]
+                self._order = grown
+            self._order[done:known] = np.frombuffer(digests, dtype="<i8")
+            self._ordered = known
         return self._order[slots]
 
     def _complete(self) -> None:
-        """Bring the columns up to the keys. Amortised: a few new keys are appended to one Arrow array."""
-        done = len(self._order)
-        if done == len(self.keys):
-            return
-        new = self.keys[done:]
-        parts = [new] if len(self.names) == 1 else list(zip(*new, strict=True))
-        arrays = [pa.array(part, type=t) for part, t in zip(parts, self._types, strict=True)]
-        self._columns = [pa.concat_arrays([old, more]) for old, more in zip(self._columns, arrays, strict=True)]
-        digests = b"".join(hashlib.blake2b(repr(key).encode(), digest_size=8).digest() for key in new)
-        self._order = np.concatenate([self._order, np.frombuffer(digests, dtype="<i8").astype(np.int64)])
+        """Bring the columns up to the keys. It copies them, so it is for a share of new keys, not for each batch's."""
+        if self._done < len(self.keys):
+            more = self._arrays(self.keys[self._done :])
+            self._columns = [pa.concat_arrays([old, its]) for old, its in zip(self._columns, more, strict=True)]
+            self._done = len(self.keys)
+
+    def _arrays(self, keys: Sequence[Any]) -> list[pa.Array]:
+        """Keys as columns."""
+        if len(self.names) == 1:
+            return [pa.array(keys, type=self._types[0])]
+        parts = zip(*keys, strict=True) if keys else [()] * len(self.names)
+        return [pa.array(part, type=t) for part, t in zip(parts, self._types, strict=True)]
 
     def keep(self, slots: Ints) -> None:
         """Forget every key but those of `slots`, which are renumbered in that order."""
         self._complete()
-        columns, order = [column.take(pa.array(slots)) for column in self._columns], self._order[slots]
+        columns, order = [column.take(pa.array(slots)) for column in self._columns], self.order(slots)
         keys = self.keys
         self._restart([keys[s] for s in slots.tolist()])
-        self._columns, self._order = columns, order
+        self._columns, self._done = columns, len(slots)
+        self._order, self._ordered = order, len(slots)
 
     def since(self, slot: int) -> list[Any]:
         """The keys of the slots from `slot` on, in order."""
