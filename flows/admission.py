@@ -145,14 +145,15 @@ class Admission:
             effective,
             mark,
         )
-        changed = np.flatnonzero(seen != before)
-        taken = {keys[i]: int(seen[i]) for i in changed}
-        self._seen.update(taken)
-        if judged:
-            self._came_by.update((keys[i], int(came_by[i])) for i in changed)
-        if self._fresh is not None:
-            self._fresh.update(taken)
-        self._forget(settled_us)
+        if keys:
+            changed = np.flatnonzero(seen != before)
+            taken = {keys[i]: int(seen[i]) for i in changed}
+            self._seen.update(taken)
+            if judged:
+                self._came_by.update((keys[i], int(came_by[i])) for i in changed)
+            if self._fresh is not None:
+                self._fresh.update(taken)
+            self._forget(settled_us)
         return self._sorted_out(batch, verdict, effective, mark)
 
     def watermark(self, clock_us: int | None = None) -> int | None:

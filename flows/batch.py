@@ -82,6 +82,12 @@ class BatchColumn:
                 self._valid = np.array(pc.is_valid(self._arrow))
         return self._valid
 
+    def missing(self) -> int:
+        """How many values are missing."""
+        if self._valid is None and self._complete():
+            return 0
+        return len(self) - int(self.valid().sum())
+
     def arrow(self) -> pa.Array:
         """An Arrow array of the type in `ARROW_TYPES`, or a dictionary of it; null where a value is missing."""
         if self._arrow is None:
@@ -244,6 +250,10 @@ class EventBatch:
         """(n,) bool: true where field `name` is present."""
         return self._column(name).valid()
 
+    def missing(self, name: str) -> int:
+        """How many values of field `name` are missing."""
+        return self._column(name).missing()
+
     def arrow(self, name: str) -> pa.Array:
         """Arrow array of field `name`, null where missing, strings perhaps dictionary-encoded."""
         return self._column(name).arrow()
@@ -262,6 +272,8 @@ class EventBatch:
 
     def take(self, chosen: Selection) -> "EventBatch":
         """The events chosen by indices (in that order), a boolean mask, or a slice (no copy)."""
+        if isinstance(chosen, slice) and chosen.indices(len(self.time)) == (0, len(self.time), 1):
+            return self
         time = self.time[chosen]
         return EventBatch(
             {n: c.take(chosen) for n, c in self.columns.items()},

@@ -65,20 +65,29 @@ class SettlingBuffer:
     def __init__(self) -> None:
         self._chunks: list[tuple[int, int, Prepared]] = []  # (least effective instant, greatest, events)
         self._fresh: list[bool] = []  # whether each chunk came after the last snapshot
+        self._small: list[Prepared] = []  # batches that will be one chunk
+        self._gathered = 0  # events in them
 
     def __len__(self) -> int:
-        return sum(len(events) for _, _, events in self._chunks)
+        return sum(len(events) for _, _, events in self._chunks) + self._gathered
 
     def add(self, events: Prepared) -> None:
         """Hold a batch of events back. Small ones are gathered: a live flow brings hundreds a second."""
-        if not len(events):
-            return
-        least, greatest = int(events.effective.min()), int(events.effective.max())
-        if self._chunks and self._fresh[-1] and len(self._chunks[-1][2]) + len(events) <= GATHERED:
-            first, last, before = self._chunks[-1]
-            self._chunks[-1] = (min(first, least), max(last, greatest), Prepared.concat([before, events]))
-        else:
-            self._chunks.append((least, greatest, events))
+        if self._gathered + len(events) > GATHERED:
+            self._close()
+        if len(events) > GATHERED:
+            self._chunks.append((int(events.effective.min()), int(events.effective.max()), events))
+            self._fresh.append(True)
+        elif len(events):
+            self._small.append(events)
+            self._gathered += len(events)
+
+    def _close(self) -> None:
+        """Make one chunk of the small batches."""
+        if self._small:
+            events = Prepared.concat(self._small)
+            self._small, self._gathered = [], 0
+            self._chunks.append((int(events.effective.min()), int(events.effective.max()), events))
             self._fresh.append(True)
 
     def take(self, upto: int) -> Prepared | None:
@@ -87,6 +96,7 @@ class SettlingBuffer:
         They are sorted by effective instant, event time and source position: a total order, so that what is
         computed from them is the same to the last bit for any batches and arrival.
         """
+        self._close()
         due: list[Prepared] = []
         kept: list[tuple[int, int, Prepared]] = []
         still_fresh: list[bool] = []
@@ -110,30 +120,35 @@ class SettlingBuffer:
 
     def all(self) -> list[Prepared]:
         """The chunks in the order in which they came."""
+        self._close()
         return [events for _, _, events in self._chunks]
 
     def joined(self) -> Prepared | None:
         """All that waits, in the order in which it came; None if nothing does."""
-        return Prepared.concat(self.all()) if self._chunks else None
+        return Prepared.concat(self.all()) if len(self) else None
 
     def slots(self) -> Ints:
         """Slots of which an event waits, with repetitions."""
-        return np.concatenate([np.empty(0, dtype=np.int64), *(events.slot for _, _, events in self._chunks)])
+        return np.concatenate([np.empty(0, dtype=np.int64), *(events.slot for events in self.all())])
 
     def renumber(self, numbers: Ints) -> None:
         """Slot s has got the number `numbers[s]`."""
+        self._close()
         self._chunks = [(a, b, events.on_slots(numbers)) for a, b, events in self._chunks]
 
     def copy(self) -> "SettlingBuffer":
         """The same events; chunks are never written into, so they are shared."""
+        self._close()
         made = SettlingBuffer()
         made._chunks, made._fresh = list(self._chunks), list(self._fresh)
         return made
 
     def unsaved(self) -> list[Prepared]:
         """The chunks that came after the last call of `saved`, or what is left of them."""
+        self._close()
         return [events for (_, _, events), fresh in zip(self._chunks, self._fresh, strict=True) if fresh]
 
     def saved(self) -> None:
         """Everything that waits is in a snapshot."""
+        self._close()
         self._fresh = [False] * len(self._chunks)

@@ -50,20 +50,27 @@ def prepare(plan: Plan, keys: KeyTable, batch: EventBatch) -> Prepared:
         return known[id(expression)]
 
     masks = np.ones((n, len(plan.masks)), dtype=np.uint8)
+    everything = bool(plan.relevant)
     for m, mask in enumerate(plan.masks):
         if mask.wheres:
+            everything = False
             passed = np.zeros(n, dtype=np.bool_)
             for where in mask.wheres:
                 values, valid = column(where)
                 passed |= values.astype(np.bool_) & valid
             masks[:, m] = passed
         if mask.column is not None:
-            masks[:, m] &= column(mask.column)[1]
-    concerns = np.asarray(masks[:, list(plan.relevant)].any(axis=1))
-    for key in keys.names:
-        concerns &= batch.valid(key)
-    everything = bool(concerns.all())
-    chosen: Any = slice(None) if everything else concerns
+            valid = column(mask.column)[1]
+            if not valid.all():
+                everything = False
+                masks[:, m] &= valid
+    chosen: Any = slice(None)
+    if not everything or any(batch.missing(key) for key in keys.names):
+        chosen = np.asarray(masks[:, list(plan.relevant)].any(axis=1))
+        for key in keys.names:
+            chosen &= batch.valid(key)
+        everything = bool(chosen.all())
+        chosen = slice(None) if everything else chosen
     inputs = np.zeros((n, max(1, len(plan.inputs))))
     bits = inputs.view(np.int64)
     for i, (expression, whole) in enumerate(zip(plan.inputs, plan.whole, strict=True)):
@@ -73,7 +80,7 @@ def prepare(plan: Plan, keys: KeyTable, batch: EventBatch) -> Prepared:
         else:
             inputs[:, i] = values
     events = Prepared(
-        slot=keys.slots(batch if everything else batch.take(concerns)),
+        slot=keys.slots(batch if everything else batch.take(chosen)),
         time=batch.time[chosen],
         effective=batch.effective[chosen],
         position=batch.position[chosen],

@@ -30,6 +30,7 @@ class OnlineReading:
         self.derivation = Derivation(plan)
         self._rows = make_rows(1024, len(plan.numbers))
         self._lanes = np.zeros((1, max(1, plan.entry_lanes)))
+        self._none: Columns | None = None  # no rows, which is what most instants give
 
     @classmethod
     def after(cls, plan: Plan, settled: SettledReading) -> "OnlineReading":
@@ -99,6 +100,8 @@ class OnlineReading:
         return self._columns(n, steady)
 
     def _columns(self, n: int, steady: int, *, every: bool = False) -> Columns:
+        if n == 0 and self._none is not None:
+            return self._none
         rows = self._rows
         slot, instant, newest, kind = (c[:n].copy() for c in (rows.slot, rows.instant, rows.newest, rows.kind))
         values = number_columns(self._plan, rows, n)
@@ -108,6 +111,8 @@ class OnlineReading:
             kind[changed] = np.maximum(kind[changed], CANDIDATE + 1)
         self.derivation.add(values, slot, kind)
         out = Columns(slot, instant, newest, values)
+        if n == 0:
+            self._none = out
         return out if every or not (kind == CANDIDATE).any() else out.take(kind != CANDIDATE)
 
     def keep(self, slots: Ints) -> None:

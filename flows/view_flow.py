@@ -19,8 +19,8 @@ from headrace.flows.snapshot import SnapshotError
 from headrace.stores.checkpoints import SnapshotPart
 
 SETTLE_EVENTS = 1_000
-SETTLE_US = 50_000
-"""A live flow settles its log after so many events, or so many microseconds."""
+SETTLE_US = 1_000_000
+"""A live flow settles its log after so many events, or so many microseconds, and with each checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class ViewFlow(Generic[P]):
     def advance(self, clock_us: int) -> Output:
         """Let time pass without events: values fall as their windows empty (contract C5)."""
         online = {name: op.advance(clock_us) for name, op in self._operators.items()}
-        log = self._settle(clock_us) if self._live else {}
+        log = self._settle_in_time(0, clock_us) if self._live else {}
         return Output(online=filled(online), log=log, drifts=self._found())
 
     def follow(self, clock_us: int) -> None:
@@ -160,7 +160,7 @@ class ViewFlow(Generic[P]):
         return {name: op.watermark_us for name, op in self._operators.items()}
 
     def _missing(self, batch: EventBatch) -> dict[str, int]:
-        counts = {name: len(batch) - int(batch.valid(name).sum()) for name in self._columns}
+        counts = {name: batch.missing(name) for name in self._columns}
         return {name: count for name, count in counts.items() if count}
 
     def _settled(self) -> int | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-_double, _float = struct.Struct("<d"), struct.Struct("<f")
+_double, _float, _tagged_double = struct.Struct("<d"), struct.Struct("<f"), struct.Struct("<Bd")
 _FIELD = {BYTES: 1, STRING: 2, INT: 4, FLOAT: 5, BOOL: 7, TIMESTAMP: 8}
 _LIST = {BYTES: 11, STRING: 12, INT: 14, FLOAT: 15, BOOL: 17, TIMESTAMP: 18}
 _KEY = {INT: 2, FLOAT: 4, BOOL: 5, TIMESTAMP: 6, BYTES: 7}
@@ -49,6 +49,12 @@ _ZERO: dict[str, Any] = {BYTES: b"", STRING: "", INT: 0, FLOAT: 0.0, BOOL: False
 # Wire
 
 
+_LAST = [bytes([low]) if not high else bytes([low | 0x80, high]) for high in range(128) for low in range(128)]
+"""14 bits as the end of a varint."""
+_MORE = [bytes([low | 0x80, high | 0x80]) for high in range(128) for low in range(128)]
+"""14 bits of a varint that goes on."""
+
+
 def varint(number: int) -> bytes:
     """A protobuf varint; negative numbers take ten bytes.
 
@@ -56,12 +62,13 @@ def varint(number: int) -> bytes:
     (b'\\xac\\x02', 10)
     """
     number &= 0xFFFFFFFFFFFFFFFF
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    if number < 0x4000:
+        return _LAST[number]
+    out = b""
+    while number > 0x3FFF:
+        out += _MORE[number & 0x3FFF]
+        number >>= 14
+    return out + _LAST[number]
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
@@ -316,6 +323,9 @@ def read_timestamp(data: bytes) -> int:
 def _floats(column: pa.ChunkedArray) -> list[bytes]:
     import numpy as np
 
+    if len(column) < FEW:
+        pack = _tagged_double.pack
+        return [b"" if number is None else pack(0x29, number) for number in column.to_pylist()]
     numbers = np.ascontiguousarray(_whole(column, 0.0).to_numpy(), dtype="<f8")
     buffer = np.empty((len(numbers), 9), dtype=np.uint8)
     buffer[:, 0] = 0x29

@@ -299,11 +299,12 @@ class RedisStore:
         import pyarrow as pa
 
         tables = [(definition(view), table) for portion in portions for view, table in portion.rows]
-        for view in {view.name: view for view, _ in tables}.values():
-            self._views.registered(view)
         alike: dict[Any, list[int]] = {}
         for at, (view, table) in enumerate(tables):
             alike.setdefault((id(view), table.schema), []).append(at)
+        if len(alike) > 1:  # a view that is not registered yet changes what is known of the others
+            for view in {view.name: view for view, _ in tables}.values():
+                self._views.registered(view)
         found: dict[int, tuple[KnownView, EncodedRows]] = {}
         for places in alike.values():
             known = self._views.registered(tables[places[0]][0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.stores.errors import StoreError, UnreachableError
@@ -87,10 +87,8 @@ class AsyncRedisReader:
 
     async def _look_at_views(self) -> None:
         command, deadline = self._views.command, asyncio.get_running_loop().time() + self._timeout_s
-        data: Mapping[bytes, bytes]
         if self._links is not None:
-            (found,) = await self._exchange(self._links, packed(command), 1, deadline)
-            data = dict(zip(found[::2], found[1::2], strict=True))
+            (data,) = await self._exchange(self._links, packed(command), 1, deadline)
         else:
             (data,) = await self._spread([command], deadline)
         self._views.take(data)

@@ -1,4 +1,4 @@
-"""Connections to Redis with as little around a request as can be, for lookups from threads.
+"""Connections to Redis with as little around a request as can be, for threads.
 
 redis-py makes them: address, TLS, user and password, database, and whom Sentinel names as the master now. From then on
 bytes go straight out and answers come straight from the parser, which is in C.
@@ -85,8 +85,11 @@ class DirectConnection:
         except OSError as error:
             raise self._failure(error) from None
 
-    def receive(self, count: int) -> list[Any]:
-        """The answers to commands that were sent, in their order; raises as `exchange`."""
+    def receive(self, count: int, *, refusals: bool = False) -> list[Any]:
+        """The answers to commands that were sent, in their order; raises as `exchange`.
+
+        refusals: answers that are errors are given among the others instead of raised.
+        """
         answers: list[Any] = []
         try:
             while len(answers) < count:
@@ -100,7 +103,9 @@ class DirectConnection:
         except (OSError, self._nonsense) as error:
             raise self._failure(error) from None
         if self._refused:
-            raise next(_refusals(answers))
+            if not refusals:
+                raise next(_refusals(answers))
+            self._refused = False
         return answers
 
     def quiet(self) -> bool:
@@ -147,21 +152,37 @@ class DirectConnections:
         try:
             answers = connection.exchange(data, count)
         except BaseException as error:
-            self._drop(connection)
+            self.drop(connection)
             if type(error).__name__ != "ConnectionError":
                 raise
             connection = self._another(new=True)
             try:
                 answers = connection.exchange(data, count)
             except BaseException:
-                self._drop(connection)
+                self.drop(connection)
                 raise
-        free.append(connection)
-        # Whoever waits says so before it looks at `free` a last time, so one of the two sees the other.
+        self.put(connection)
+        return answers
+
+    def take(self) -> DirectConnection:
+        """A connection that is alive as far as can be told, of whoever calls `put` or `drop` afterwards. Raises as
+        redis-py's `connect`, and its ConnectionError when none was given back in time."""
+        try:
+            found = self._free.pop()
+        except IndexError:
+            return self._another()
+        if found.quiet():
+            return found
+        self.drop(found)
+        return self._another(new=True)
+
+    def put(self, connection: DirectConnection) -> None:
+        """A connection that waits for no answers may be another's."""
+        self._free.append(connection)
+        # Whoever waits says so before it looks at `_free` a last time, so one of the two sees the other.
         if self._wanting:
             with self._freed:
                 self._freed.notify()
-        return answers
 
     def link(self) -> DirectConnection:
         """A connection beside the others, of whoever gives it back or closes it. Raises as redis-py's `connect`."""
@@ -227,7 +248,8 @@ class DirectConnections:
             self._one_less()
             raise
 
-    def _drop(self, connection: DirectConnection) -> None:
+    def drop(self, connection: DirectConnection) -> None:
+        """A connection that is of no more use."""
         connection.close()  # answers that are still to come belong to nobody
         self._one_less()
 

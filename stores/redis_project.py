@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,19 +22,20 @@ Rows: TypeAlias = FeastRows | PackedRows
 TRIES = 5
 
 
-@dataclass(frozen=True)
+@dataclass
 class KnownView:
     """A view that was checked against the project's.
 
     Attributes:
         layout: of the definition in hand. kept: the project's views at that moment. rows: codec. expiry: when keys go,
-        as `KeptViews.expiry`; "" for a view that is not there.
+        as `KeptViews.expiry`; "" for a view that is not there. written: whether it was checked for a writer too.
     """
 
     layout: RowLayout
     kept: KeptViews
     rows: Rows
     expiry: str
+    written: bool = False
 
 
 class ProjectViews:
@@ -56,9 +57,9 @@ class ProjectViews:
         (data,) = self._talk.ask_again([self.command])
         return self.take(data)
 
-    def take(self, data: Mapping[bytes, bytes]) -> KeptViews:
-        """The views from what `command` answered."""
-        self._kept = kept_views(data)
+    def take(self, data: Mapping[bytes, bytes] | Sequence[bytes]) -> KeptViews:
+        """The views from what `command` answered; the older protocol has names and contents in turn."""
+        self._kept = kept_views(data if isinstance(data, Mapping) else dict(zip(data[::2], data[1::2], strict=True)))
         return self._kept
 
     @property
@@ -93,7 +94,9 @@ class ProjectViews:
             SchemaMismatchError: its rows were made by another definition or are laid out in another way.
         """
         known = self.checked(layout)
-        known.kept.check_written(layout, self._form, self._place)
+        if not known.written:
+            known.kept.check_written(layout, self._form, self._place)
+            known.written = True
         return known
 
     def registered(self, view: ViewDefinition | LoggedView) -> KnownView:

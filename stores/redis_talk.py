@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from headrace.stores.errors import StoreError, UnreachableError
@@ -34,9 +34,12 @@ class Talk:
         self.address = address
         self.cluster = address.kind == "cluster"
         self._client = connect(address, timeout_s, connections)
-        self._direct: DirectConnections | None = None
+        self._direct: DirectConnections | None = None  # of lookups
+        self._others: DirectConnections | None = None  # of all else
         if not self.cluster and has_hiredis():
-            self._direct = DirectConnections(self._client.connection_pool, timeout_s, connections)
+            self._direct, self._others = (
+                DirectConnections(self._client.connection_pool, timeout_s, connections) for _ in range(2)
+            )
         self._closed = False
 
     def ask(self, commands: Sequence[Command], together: bool = False) -> list[Any]:
@@ -56,13 +59,19 @@ class Talk:
         with speaking_to(self.address):
             answers = self.send(commands, together)
             if any(type(each).__name__ == "NoScriptError" for each in answers):
-                for script in ALL:  # a server forgets them when it restarts
-                    self._client.script_load(script.text)
+                self._load_scripts()  # a server forgets them when it restarts
                 answers = self.send(commands, together)
             for each in answers:
                 if isinstance(each, Exception):
                     raise each
             return answers
+
+    def _load_scripts(self) -> None:
+        if not self.cluster:
+            self.send([("SCRIPT", "LOAD", script.text) for script in ALL], together=False)
+            return
+        for script in ALL:
+            self._client.script_load(script.text)  # on every server of it
 
     def ask_again(self, commands: Sequence[Command], together: bool = False) -> list[Any]:
         """`ask` for commands that only read: asked a second time when a connection turned out to be dead."""
@@ -130,30 +139,45 @@ class Talk:
                 found: list[Any] = pipe.execute(raise_on_error=False)
                 return found
         wrapped = together and len(commands) > 1
-        pool = self._client.connection_pool
-        connection = pool.get_connection()
-        try:
-            packed, size = [], 0
-            for command in [("MULTI",), *commands, ("EXEC",)] if wrapped else commands:
-                packed.append(_packed(connection, command))
-                size += len(packed[-1])
-                if size > SEND_BYTES:  # on its way while the rest is packed: client and server work at the same time
-                    connection.send_packed_command([b"".join(packed)], check_health=False)
-                    packed, size = [], 0
-            if packed:
-                connection.send_packed_command([b"".join(packed)], check_health=False)
-            answers = [_answer(connection.read_response) for _ in range(len(commands) + 2 * wrapped)]
-        except BaseException:
-            connection.disconnect()  # answers that are still to come belong to nobody
-            raise
-        finally:
-            pool.release(connection)
+        count = len(commands) + 2 * wrapped
+        speak = self._by_pool if self._others is None else self._directly
+        answers = speak([("MULTI",), *commands, ("EXEC",)] if wrapped else commands, count)
         if not wrapped:
             return answers
         done = answers[-1]
         if isinstance(done, Exception):  # one was refused before it ran, so none ran
             raise next((each for each in answers[1:-1] if isinstance(each, Exception)), done)
         return list(done)
+
+    def _directly(self, commands: Sequence[Command], count: int) -> list[Any]:
+        """On a connection of one thread."""
+        from hiredis import pack_command
+
+        assert self._others is not None
+        connection = self._others.take()
+        try:
+            for data in _in_parts(pack_command, commands):
+                connection.send(data)
+            answers = connection.receive(count, refusals=True)
+        except BaseException:
+            self._others.drop(connection)
+            raise
+        self._others.put(connection)
+        return answers
+
+    def _by_pool(self, commands: Sequence[Command], count: int) -> list[Any]:
+        """On a connection of redis-py's pool."""
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+        try:
+            for data in _in_parts(lambda command: b"".join(connection.pack_command(*command)), commands):
+                connection.send_packed_command([data], check_health=False)
+            return [_answer(connection.read_response) for _ in range(count)]
+        except BaseException:
+            connection.disconnect()  # answers that are still to come belong to nobody
+            raise
+        finally:
+            pool.release(connection)
 
     def keys(self, pattern: bytes) -> set[bytes]:
         """Every key that matches, of all that there are; keys written meanwhile may be missing."""
@@ -162,8 +186,9 @@ class Talk:
 
     def close(self) -> None:
         self._closed = True
-        if self._direct is not None:
-            self._direct.close()
+        for each in (self._direct, self._others):
+            if each is not None:
+                each.close()
         self._client.close()
         if self.cluster:
             return
@@ -174,14 +199,18 @@ class Talk:
                 sentinel.close()
 
 
-def _packed(connection: Any, command: Command) -> bytes:
-    """A command as it is sent; in C where the package hiredis is there."""
-    try:
-        from hiredis import pack_command
-    except ImportError:
-        return b"".join(connection.pack_command(*command))
-    packed: bytes = pack_command(command)
-    return packed
+def _in_parts(pack: Callable[[Command], bytes], commands: Sequence[Command]) -> Iterator[bytes]:
+    """Commands as they are sent; of many some are on their way while the rest is packed: client and server work at the
+    same time."""
+    packed, size = [], 0
+    for command in commands:
+        packed.append(pack(command))
+        size += len(packed[-1])
+        if size > SEND_BYTES:
+            yield b"".join(packed)
+            packed, size = [], 0
+    if packed:
+        yield b"".join(packed)
 
 
 def _answer(read: Callable[[], Any]) -> Any:

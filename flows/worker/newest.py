@@ -9,6 +9,8 @@ from headrace.features.views import ViewDefinition
 
 COALESCE_ROWS = 50_000
 """Rows that gather before older ones of the same entities are dropped."""
+FEW = 128
+"""Among so many rows the newest are found in Python: setting Arrow to work takes longer."""
 
 
 class NewestRows:
@@ -50,6 +52,10 @@ def newest_rows(view: ViewDefinition, tables: list[pa.Table]) -> pa.Table:
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
     if table.num_rows < 2:
         return table
+    if table.num_rows <= FEW:
+        keys = zip(*(table.column(key).to_pylist() for key in view.entity.keys), strict=True)
+        newest = {key: at for at, key in enumerate(keys)}
+        return table if len(newest) == table.num_rows else table.take(sorted(newest.values()))
     codes = np.zeros(table.num_rows, dtype=np.int64)
     for key in view.entity.keys:
         column = table.column(key).combine_chunks()
