@@ -25,6 +25,8 @@ KEEP_BACK_S = 1.0
 ASTRAY_S = (30.0, 480.0)
 """How long a client that was in its group may be out of it, while brokers answer, before another takes its place: at
 first, and at most after it had to be done again and again."""
+COMMIT_S = 5.0
+"""How long the last offsets may take to be told."""
 CLOSE_S = 10.0
 """How long leaving the group may take; it misses who has not left after the session timeout anyway."""
 
@@ -187,6 +189,23 @@ class GroupConsumer:
         self._back = []
         _left(old)
 
+    def commit(self, offsets: list[Any]) -> None:
+        """Tell the group's coordinator offsets, and wait for a while until it has them.
+
+        They are of use to lag monitors, and to workers that wait for each other's end; checkpoints have them too. The
+        client itself would wait for as long as its link to the coordinator is down.
+        """
+
+        client = self.client
+
+        def tell() -> None:
+            try:
+                client.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as error:
+                logger.debug("the group's offsets were not committed: %s", error)
+
+        _for_a_while(tell, COMMIT_S, "the group's offsets were not committed")
+
     def close(self) -> None:
         """Leave the group; what was assigned must have been handed over before."""
         if not self._closed:
@@ -217,8 +236,13 @@ def _left(client: Any) -> None:
 
     A client that is not closed may hang the interpreter when it is collected. The thread keeps it from that.
     """
-    leaving = threading.Thread(target=client.close, name="leave group", daemon=True)
-    leaving.start()
-    leaving.join(CLOSE_S)
-    if leaving.is_alive():
-        logger.warning("a Kafka client did not leave its group within %.0f s; the group misses it soon", CLOSE_S)
+    _for_a_while(client.close, CLOSE_S, "a Kafka client did not leave its group")
+
+
+def _for_a_while(call: Callable[[], Any], timeout_s: float, otherwise: str) -> None:
+    """Wait for a call of a client; one that hangs is left to a thread of its own, and said."""
+    thread = threading.Thread(target=call, name="kafka client", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        logger.warning("%s within %.0f s", otherwise, timeout_s)

@@ -5,7 +5,6 @@ how messages become events.
 """
 
 import itertools
-import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,8 +19,6 @@ from headrace.flows.worker.consuming import GroupConsumer, Place
 from headrace.flows.worker.opening import Workplace
 from headrace.flows.worker.task import Task
 from headrace.flows.worker.tenancy import Tenancy
-
-logger = logging.getLogger("headrace.worker")
 
 STAMPS = 64
 """So many records of a batch, at most, have their freshness measured."""
@@ -249,10 +246,7 @@ class Reader:
             if self.tasks[at].log.committed >= 0
         ]
         if offsets:
-            try:
-                self.consumer.commit(offsets=offsets, asynchronous=False)
-            except KafkaException as error:  # of use to lag monitors only; the checkpoints have the offsets
-                logger.debug("the group's offsets were not committed: %s", error)
+            self.group.commit(offsets)
         for at in places:
             self.tenancy.drop(at)
 

@@ -81,6 +81,13 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
+    def _threads(self) -> str:
+        """Has the process print where its Python threads stand; returns what its threads wait for in the kernel."""
+        self.process.send_signal(signal.SIGUSR1)
+        time.sleep(1.0)
+        tasks = sorted(Path(f"/proc/{self.process.pid}/task").glob("*"))
+        return "\n".join(f"{(at / 'comm').read_text().strip()}: {(at / 'syscall').read_text().strip()}" for at in tasks)
+
     def pause(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
 
@@ -108,9 +115,10 @@ class Worker:
         try:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
+            where = self._threads()
             self.kill()
             raise AssertionError(
-                f"Worker {self.name} did not end within {timeout_s} s:\n{self.said()[-4000:]}"
+                f"Worker {self.name} did not end within {timeout_s} s:\n{self.said()[-8000:]}\n{where}"
             ) from None
         assert code in self._good, f"Worker {self.name} ended with code {code}:\n{self.said()[-4000:]}"
 

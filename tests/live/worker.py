@@ -1,16 +1,20 @@
 """The command `headrace` as a process with a clock that may be wrong: `python -m tests.live.worker run FILE ...`
 
-The variable HEADRACE_TEST_CLOCK names a file of the seconds by which this process's wall clock is wrong.
+The variable HEADRACE_TEST_CLOCK names a file of the seconds by which this process's wall clock is wrong. SIGUSR1 has
+it print where each of its threads stands.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import time
 from pathlib import Path
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1)
     if wrong := os.environ.get("HEADRACE_TEST_CLOCK"):
         _wrong_clock(Path(wrong))
     # After the clock: whoever keeps `time.time_ns` keeps the wrong one.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.servers.kafka import Kafka
+from confluent_kafka import TopicPartition
+from tests.servers.kafka import Kafka, KafkaServer
 
 from headrace.flows.kafka.statistics import ClientStatistics
 from headrace.flows.worker import consuming
@@ -108,6 +109,30 @@ def test_patience_grows_until_the_client_has_joined(member: Member, monkeypatch:
     member.group._measured(told("steady"))
     clock.past_s += 31.0
     assert member.is_astray()
+
+
+def test_the_last_offsets_are_not_waited_for_while_the_coordinator_is_silent(
+    new_kafka: Callable[..., KafkaServer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that leaves would stand still for as long, and keep its partitions from the others."""
+    server = new_kafka()
+    kafka = Kafka(server.bootstrap, server.sasl_bootstrap)
+    topic = kafka.new_topic(1, "silent")
+    kafka.produce(topic, [{"n": 1}, {"n": 2}])
+    member = Member(kafka, topic)
+    assert len(member.read(2)) == 2
+    monkeypatch.setattr(consuming, "COMMIT_S", 0.3)
+    server.pause()
+    began = time.monotonic()
+    member.group.commit([TopicPartition(topic, 0, 2)])
+    assert time.monotonic() - began < 10
+    assert "offsets were not committed within" in caplog.text
+    server.resume()
+    until = time.monotonic() + 60
+    while member.group.client.committed([TopicPartition(topic, 0)], timeout=20)[0].offset != 2:
+        assert time.monotonic() < until, "the offset was given up"
+        time.sleep(0.1)
+    member.group.close()
 
 
 def test_leaving_does_not_wait_for_a_client_that_hangs(
