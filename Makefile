@@ -87,7 +87,7 @@ bench: setup servers spark
 	@set -e; for name in $(ONLY); do $(BIN)/python -m benchmarks.$$name; done
 
 # Each peer has pins of its own, which need not agree with ours. A benchmark leaves out what is not installed.
-bench-peers: $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
+bench-peers: $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt)) .peers/flink/.installed
 	@command -v wrk >/dev/null || (apt-get update -qq && apt-get install -qq -y --no-install-recommends wrk) >/dev/null 2>&1 \
 	|| echo 'bench-peers: wrk is not here and cannot be installed; benchmarks of requests/s are left out (apt-get install wrk)' >&2
 
@@ -95,6 +95,11 @@ bench-peers: $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard be
 	@$(PYTHON) -m venv .peers/$*
 	@.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+.peers/flink/.installed: benchmarks/peers/flink/pom.xml
+	@if command -v mvn >/dev/null; then \
+	mvn -q -B -f $< -DoutputDirectory=$(CURDIR)/.peers/flink/jars dependency:copy-dependencies && touch $@; \
+	else echo 'bench-peers: mvn is not here, so Flink is left out (apt-get install maven default-jdk-headless)' >&2; fi
 
 up:
 	docker compose up --build --detach --wait

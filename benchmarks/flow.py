@@ -2,26 +2,27 @@
 
     python -m benchmarks.flow
 
-Ours: `run_worker` as `headrace run FILE --clock stream --until-end` runs it, every default left as it is: decode,
-admission, both readings, online rows to Redis in Feast's layout, the settled log to Parquet, a checkpoint of each
-partition every 10 s and at the end. Timed from the first partition's assignment to the last checkpoint. The answers
-are checked: the number of log rows, and online values of some drivers against a count by hand.
+Ours: `run_worker` as `headrace run FILE --clock stream --until-end` runs it: decode, admission, both readings, online
+rows to Redis in Feast's layout, the settled log to Parquet, a checkpoint of each partition every second and at the end;
+all else as it is by default. Timed from the first partition's assignment to the last checkpoint. The answers are
+checked: the number of log rows, and online values of some drivers against a count by hand.
 Limit: a consumer of the same topic that decodes each message with msgspec into a typed object, and forgets it. Timed
 from its first message.
-Peer: bytewax's sliding window (`fold_window`, 30 minutes every minute) from the same broker, in its own environment
-(`make bench-peers`; left out without it). It is slow, so it reads a topic of the first 30,000 events only, 11 minutes:
-its windows have not filled, which is to its favour. Its rate is over those.
+Peers, from the same broker, each in an environment of its own (`make bench-peers`; left out without it): the exact
+window by Flink SQL (`OVER ... RANGE`, peers/flink/W1.java) and by Quix Streams (`sliding_window`, peers/quix_w1.py),
+and bytewax's window of 30 minutes every minute (`fold_window`, peers/bytewax_w1.py). Their rows go nowhere and nothing
+is saved. They are slow, so they read topics of the first 200,000, 5,000 and 30,000 events only, 72, 2 and 11 minutes:
+windows have not filled or hold few events, which is to their favour. Their rates are over those; Flink's is of a JVM
+that has done a job before.
 
-The three take turns, five rounds after one to warm up.
+All take turns, five rounds after one to warm up.
 """
 
-import json
 import shutil
-import subprocess
 import sys
 import time
 import uuid
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ from redis import Redis
 
 from benchmarks.live_worker import last_half_hour
 from benchmarks.messages import PARTITIONS, fill
+from benchmarks.peers.w1_elsewhere import installed, topics
 from benchmarks.servers import Servers, servers
 from benchmarks.workload import EVENTS, W1, WINDOW_US, report, take_turns, w1
 from headrace.flows.worker.observing import Silent
@@ -40,9 +42,7 @@ from headrace.serving import Client
 from headrace.stores.opening import open_online
 
 TOPIC = "w1"
-FEW = 30_000
 HOP_US = 30_000_000
-BYTEWAX = Path(__file__).parents[1] / ".peers" / "bytewax" / "bin" / "python"
 
 
 class Span(Silent):
@@ -60,7 +60,14 @@ def ours(at: Servers, data: W1) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     with Redis.from_url(at.redis_url) as client:
         client.flushall()
-    settings = FlowSettings(uuid.uuid4().hex[:8], str(folder), online=at.redis_url, clock="stream", until_end=True)
+    settings = FlowSettings(
+        uuid.uuid4().hex[:8],
+        str(folder),
+        online=at.redis_url,
+        clock="stream",
+        until_end=True,
+        checkpoint_every_s=1.0,
+    )
     summary = run_worker([view], settings, observer=span)
     seconds = time.perf_counter() - span.began
     if summary.taken != EVENTS:
@@ -118,29 +125,16 @@ def consume_and_decode(at: Servers) -> float:
     return EVENTS / seconds
 
 
-def bytewax(at: Servers) -> float:
-    """Events per second of bytewax over the first `FEW`."""
-    script = Path(__file__).with_name("peers") / "bytewax_w1.py"
-    ran = subprocess.run([BYTEWAX, script, at.bootstrap, f"{TOPIC}-few"], capture_output=True, text=True)
-    if ran.returncode:
-        raise SystemExit(f"flow: bytewax failed:\n{ran.stderr}")
-    told = json.loads(ran.stdout)
-    if told["events"] != FEW:
-        raise SystemExit(f"flow: bytewax read {told['events']} events of {FEW}")
-    return float(told["events"] / told["seconds"])
-
-
 def main() -> None:
     data = w1()
     with servers() as at:
         fill(at.bootstrap, TOPIC, data)
+        peers = installed()
+        topics(at, data, peers)
         runs = {"ours": lambda: ours(at, data), "limit": lambda: consume_and_decode(at)}
-        if BYTEWAX.exists():
-            fill(at.bootstrap, f"{TOPIC}-few", data.first(FEW))
-            runs["bytewax"] = lambda: bytewax(at)
-        rate = take_turns(runs)
-    peers = {name: value for name, value in rate.items() if name not in ("ours", "limit")}
-    report("flow", "W1 sliding", rate["ours"], rate["limit"], peers, "events/s")
+        rate = take_turns({**runs, **{name: partial(run, at) for name, run in peers.items()}})
+    found = {name: value for name, value in rate.items() if name in peers}
+    report("flow", "W1 sliding, checkpoints each second", rate["ours"], rate["limit"], found, "events/s")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ import numpy as np
 import pandas as pd
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from benchmarks.flow import BYTEWAX
 from benchmarks.live_worker import Pickup
 from benchmarks.messages import PARTITIONS, fill
 from benchmarks.servers import Servers, servers
@@ -41,6 +40,7 @@ from headrace.flows.worker.running import run_worker
 from headrace.flows.worker.settings import FlowSettings
 
 TOPIC = "w1"
+BYTEWAX = Path(__file__).parents[1] / ".peers" / "bytewax" / "bin" / "python"
 EVERY = "20m"
 LONG = 3 * EVENTS
 State = tuple[int, float]
