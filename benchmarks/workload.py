@@ -107,8 +107,9 @@ def report(
     unit: str,
     n: int = 5,
     higher_is_better: bool = True,
+    **more: float,
 ) -> None:
-    """One JSON line with raw figures, to four digits; whoever reads it divides."""
+    """One JSON line with raw figures, to four digits; whoever reads it divides. more: what else belongs to the case."""
     line = {
         "bench": bench,
         "case": case,
@@ -118,6 +119,7 @@ def report(
         "unit": unit,
         "higher_is_better": higher_is_better,
         "n": n,
+        **{name: _rounded(value) for name, value in more.items()},
     }
     print(json.dumps(line), flush=True)
 
