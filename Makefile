@@ -23,7 +23,7 @@ SPARK   := $(VENV)/.headrace-spark-installed
 WORKERS ?= 3
 
 # A benchmark is a file benchmarks/NAME.py; the names are those of the design.
-BENCHES := operator flow freshness lookup server materialize backfill training stateful checkpoint scaleout
+BENCHES := operator flow freshness lookup server materialize backfill training stateful checkpoint growth scaleout
 ONLY    ?= $(foreach name,$(BENCHES),$(if $(wildcard benchmarks/$(name).py),$(name)))
 
 export TZ := UTC
