@@ -60,12 +60,18 @@ class ShreddingProxy:
         self._started.set()
         await self._stop.wait()
         server.close()
+        await asyncio.sleep(0.01)  # whoever has just connected is among the open ones by then
         for task in list(open_ones):
             task.cancel()
         await asyncio.gather(*open_ones, return_exceptions=True)
+        await asyncio.sleep(0.01)  # what was broken off is closed in the loop's next turn
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_redis, to_redis = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            from_redis, to_redis = await asyncio.open_connection("127.0.0.1", self.target)
+        except BaseException:
+            writer.transport.abort()
+            raise
         try:
             there = asyncio.create_task(_pass_on(reader, to_redis.write))
             back = asyncio.create_task(self._shred(from_redis, writer))
