@@ -83,12 +83,18 @@ class SettlingBuffer:
             self._gathered += len(events)
 
     def _close(self) -> None:
-        """Make one chunk of the small batches."""
-        if self._small:
-            events = Prepared.concat(self._small)
-            self._small, self._gathered = [], 0
-            self._chunks.append((int(events.effective.min()), int(events.effective.max()), events))
-            self._fresh.append(True)
+        """Make one chunk of the small batches, and of the chunk before where that is small too."""
+        if not self._small:
+            return
+        before = self._chunks[-1][2] if self._chunks and self._fresh[-1] else None
+        if before is not None and len(before) + self._gathered <= GATHERED:
+            self._small.insert(0, before)
+            self._chunks.pop()
+            self._fresh.pop()
+        events = Prepared.concat(self._small)
+        self._small, self._gathered = [], 0
+        self._chunks.append((int(events.effective.min()), int(events.effective.max()), events))
+        self._fresh.append(True)
 
     def take(self, upto: int) -> Prepared | None:
         """Remove and return the events effective at or before instant `upto`; None if there are none.

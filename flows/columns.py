@@ -86,18 +86,18 @@ class StateColumns:
 
     def _grow_slots(self, capacity: int) -> None:
         st = self.state
-        extra = capacity - len(st.si)
-        si = np.full((extra, self._width), NONE, dtype=np.int64)
-        si[:, [NEWEST, ASOF, WRITTEN]] = NEVER
-        si[:, NEXT] = FOREVER
-        si[:, self._lengths] = 0
-        more = {
-            "si": si,
-            "sf": np.zeros((extra, st.sf.shape[1])),
-            "vf": np.zeros((extra, st.vf.shape[1])),
-            "vk": np.full((extra, st.vk.shape[1]), UNSEEN, dtype=np.uint8),
-        }
-        self.state = _state(**{n: np.concatenate([a, more[n]]) if n in more else a for n, a in self._arrays().items()})
+        there = len(st.si)
+        si = np.empty((capacity, self._width), dtype=np.int64)
+        si[:there] = st.si
+        fresh = si[there:]
+        fresh[:] = NONE
+        fresh[:, [NEWEST, ASOF, WRITTEN]] = NEVER
+        fresh[:, NEXT] = FOREVER
+        fresh[:, self._lengths] = 0
+        vk = np.empty((capacity, st.vk.shape[1]), dtype=np.uint8)
+        vk[:there], vk[there:] = st.vk, UNSEEN
+        grown = {"si": si, "sf": _longer(st.sf, capacity), "vf": _longer(st.vf, capacity), "vk": vk}
+        self.state = _state(**(self._arrays() | grown))
         blocks = np.full(-(-capacity // BLOCK), FOREVER, dtype=np.int64)
         blocks[: len(self.blocks)] = self.blocks
         self.blocks = blocks
@@ -108,8 +108,7 @@ class StateColumns:
         before = len(arrays[names[0]])
         more = max(missing, before // 2, 1024)
         for name in names:
-            old = arrays[name]
-            arrays[name] = np.concatenate([old, np.zeros((more, old.shape[1]), dtype=old.dtype)])
+            arrays[name] = _longer(arrays[name], before + more)
         links, control = arrays[names[0]], arrays["control"]
         links[before:, AFTER] = np.arange(before + 1, before + more + 1)
         links[-1, AFTER] = control[cell]
@@ -187,6 +186,13 @@ class StateColumns:
                 old = arrays[name]
                 arrays[name] = np.concatenate([np.zeros((count, old.shape[1]), dtype=old.dtype), old])
         self.state = _state(**arrays)
+
+
+def _longer(old: Array, rows: int) -> Array:
+    """The same rows, and zeros behind them; memory that the system gives zeroed is not touched before it is used."""
+    made = np.zeros((rows, old.shape[1]), dtype=old.dtype)
+    made[: len(old)] = old
+    return made
 
 
 def _state(*, si: Array, sf: Array, vf: Array, vk: Array, ei: Array, ef: Array, pi: Array, pf: Array, pm: Array,
