@@ -279,6 +279,8 @@ class Recorder:
         for writer in self._sinks.values():
             self._letters(writer.dead())
         flows: list[AnyFlow] = [*(reading.flow for reading in readings), *self._streams()]
+        for flow in flows:
+            self._put(flow, flow.settle())
         for flow in flows if tails else ():
             rows = flow.tail()
             for view in flow.views:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,22 @@ def test_an_event_too_far_ahead_of_the_wall_is_refused(tmp_path: Path) -> None:
     summary = run([view_over(rows)], tmp_path, live=True)
     assert summary.taken == 2
     assert summary.dead == {"ahead": 1}
+
+
+def test_a_checkpoint_settles_what_its_events_allow(tmp_path: Path) -> None:
+    """A live flow settles its log each second, and this one ends before that."""
+
+    def presses() -> Iterator[dict[str, Any]]:
+        now = datetime.now(UTC)
+        yield {"button": "a", "at": now - timedelta(seconds=10)}
+        time.sleep(0.1)
+        yield {"button": "a", "at": now}
+
+    view = view_over(presses())
+    run([view], tmp_path, live=True)
+    log = OfflineLog(tmp_path / LOG)
+    assert [row["presses"] for row in log.scan(view, tail=False).to_pylist()] == [1, 0]
+    assert [row["presses"] for row in log.scan(view).to_pylist()] == [1, 0, 1, 0]
 
 
 class Presses(FeatureView, source=IterableSource([], Press), entity=Entity("button", key="button")):
