@@ -13,6 +13,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from headrace.ops.errors import ConfigurationError
+from headrace.ops.server_address import bound, let_nobody_in, listening
+
 SERVER = """
 import asyncio, sys
 from headrace.ops.http_server import HttpServer
@@ -153,11 +156,30 @@ def test_an_error_beside_ends_the_server_and_is_told() -> None:
 
 @pytest.mark.parametrize("taken", ["0.0.0.0", "127.0.0.1"])
 def test_a_port_that_is_taken_is_refused_also_when_its_owner_would_share_it(taken: str) -> None:
-    from headrace.ops.errors import ConfigurationError
-    from headrace.ops.server_address import bound
-
     with bound(taken, 0) as kept:
         kept.listen()
         port = kept.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{port}.*--port"):
             bound("127.0.0.1", port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its filters are Linux's")
+def test_who_connects_before_nobody_is_let_in_is_served_and_who_comes_later_is_not_reset() -> None:
+    with bound("127.0.0.1", 0) as kept:
+        port = kept.getsockname()[1]
+        where = listening("127.0.0.1", port)
+        with socket.create_connection(("127.0.0.1", port), 5) as before:
+            let_nobody_in(where)
+            with socket.socket() as late:
+                late.settimeout(0.3)
+                with pytest.raises(TimeoutError):
+                    late.connect(("127.0.0.1", port))
+            before.sendall(b"ask")
+            taken, _ = where.accept()
+            where.close()
+            with taken:
+                assert taken.recv(3) == b"ask"
+                taken.sendall(b"answer")
+            assert before.recv(10) == b"answer"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)

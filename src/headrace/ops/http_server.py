@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import structlog
 import uvicorn
 
+from headrace.ops.server_address import let_nobody_in
 from headrace.serving.http.protocol import BoundedHttp
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -172,6 +173,7 @@ class HttpServer:
         """Accepts those who had connected when the listening ended: their requests may be under way."""
         loop, config, server = asyncio.get_running_loop(), self._server.config, self._server
         with queue:
+            let_nobody_in(queue)
             while True:
                 try:
                     connection, _ = queue.accept()

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import ipaddress
 import socket
+import struct
+import sys
 
 from headrace.ops.errors import ConfigurationError
 
 BACKLOG = 2048
+# A filter as of socket(7), its instructions as of linux/bpf_common.h: read the flags of the TCP header; is this a first
+# packet? Then nothing of it goes on, else all.
+_FLAGS, _SYN, SO_ATTACH_FILTER = 13, 0x02, 26
+_FILTER = [(0x30, 0, 0, _FLAGS), (0x45, 0, 1, _SYN), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)]
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -35,6 +43,21 @@ def listening(host: str, port: int) -> socket.socket:
     found.listen(BACKLOG)
     found.setblocking(False)
     return found
+
+
+def let_nobody_in(where: socket.socket) -> None:
+    """Who connects from now on finds nobody, and tries again after a second, when another socket or none listens at the
+    address; who had connected before can be accepted still. Where the system cannot do so, nothing happens.
+
+    A socket that is just closed resets those who connected after the last look at it, and their requests are lost.
+    """
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _FILTER))
+    with contextlib.suppress(OSError):
+        where.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(_FILTER), ctypes.addressof(program))
+        )
 
 
 def _shared(family: int, address: tuple[object, ...], host: str, port: int) -> socket.socket:
