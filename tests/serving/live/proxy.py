@@ -60,10 +60,11 @@ class ShreddingProxy:
         self._started.set()
         await self._stop.wait()
         server.close()
-        await asyncio.sleep(0.01)  # whoever has just connected is among the open ones by then
-        for task in list(open_ones):
-            task.cancel()
-        await asyncio.gather(*open_ones, return_exceptions=True)
+        # Whoever was accepted a moment ago takes some turns of the loop to be among the open ones.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in open_ones:
+                task.cancel()
+            await asyncio.wait(others, timeout=0.01)
         await asyncio.sleep(0.01)  # what was broken off is closed in the loop's next turn
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
