@@ -91,19 +91,13 @@ def _instants(found: Sequence[bytes]) -> list[int] | None:
 _FORM, _FORMED = 0x8080_0000_00FF, 0x0080_0000_0008
 
 
-def _integers(found: Sequence[bytes | None]) -> list[Any]:
-    """`_INTEGERS` of many at once, where they are of the usual form: most instants occur once only."""
-    import numpy as np
-
+def _laid_out(found: Sequence[bytes | None]) -> bytes | None:
+    """Nine bytes for each of n integers: the tag, and a varint with zeros behind it; None when one is not so."""
     try:
         joined = b"".join([each.ljust(9, b"\0") for each in found])  # type: ignore[union-attr]
     except AttributeError:  # one is None
-        joined = b""
-    if len(joined) != 9 * len(found) or joined[::9] != b"\x20" * len(found):
-        return [_INTEGERS[each] for each in found]
-    octets = np.frombuffer(joined, np.uint8).reshape(-1, 9)[:, 1:]
-    out: list[int] = _positives(np.ascontiguousarray(octets).view("<u8")[:, 0]).tolist()
-    return out
+        return None
+    return joined if len(joined) == 9 * len(found) and joined[::9] == b"\x20" * len(found) else None
 
 
 def _positives(bits: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -112,6 +106,34 @@ def _positives(bits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     bits = (bits & 0x007F007F007F007F) | ((bits & 0x7F007F007F007F00) >> 1)
     bits = (bits & 0x00003FFF00003FFF) | ((bits & 0x3FFF00003FFF0000) >> 2)
     return (bits & 0x0FFFFFFF) | ((bits & 0x0FFFFFFF00000000) >> 4)
+
+
+class _Integers:
+    """`_INTEGERS` of the n integers of a row: one number of 72 n bits, in which all are decoded by the same steps."""
+
+    def __init__(self, n: int) -> None:
+        def everywhere(bits: int) -> int:
+            return sum(bits << 72 * k + 8 for k in range(n))
+
+        self._low = everywhere(_LOW)
+        self._steps = [
+            (everywhere(keep), everywhere(move), by)
+            for keep, move, by in (
+                (0x007F007F007F007F, 0x7F007F007F007F00, 1),
+                (0x00003FFF00003FFF, 0x3FFF00003FFF0000, 2),
+                (0x0FFFFFFF, 0x0FFFFFFF00000000, 4),
+            )
+        ]
+        self._struct = struct.Struct("<" + "xQ" * n)
+
+    def __call__(self, found: Sequence[bytes | None]) -> tuple[Any, ...]:
+        joined = _laid_out(found)
+        if joined is None:
+            return tuple(map(_INTEGERS.__getitem__, found))
+        bits = int.from_bytes(joined, "little") & self._low
+        for keep, move, by in self._steps:
+            bits = (bits & keep) | ((bits & move) >> by)
+        return self._struct.unpack(bits.to_bytes(len(joined), "little"))
 
 
 @lru_cache(maxsize=64)
@@ -138,10 +160,13 @@ class FeastReader:
         order = [*floats, *integers, *booleans, *others]
         self._inexact = [(order.index(name), name, dtypes[name]) for name, _ in rows.inexact if name in order]
         exact = [rows.exact_field] if self._inexact else []
-        self.fields = (rows.time_field, *(field_of(view, name) for name in (NEWEST_EVENT, *order)), *exact)
+        asked = (*floats, NEWEST_EVENT, *order[len(floats) :])  # the newest event is an integer, too
+        self.fields = (rows.time_field, *(field_of(view, name) for name in asked), *exact)
         self._others = [dtypes[name] for name in others]
         self._pick = None if order == list(features) else picking(order, features)
-        self._ends = 2 + len(floats), 2 + len(floats) + len(integers), 2 + len(order) - len(others), 2 + len(order)
+        first = 1 + len(floats)
+        self._ends = first, first + 1 + len(integers), 2 + len(order) - len(others), 2 + len(order)
+        self._integers = _Integers(1 + len(integers))
         self._doubles = struct.Struct("<" + "xd" * len(floats))
         self._tags = b")" * len(floats)
 
@@ -151,12 +176,10 @@ class FeastReader:
         if time is None:
             return None
         first, second, third, last = self._ends
-        as_of, noted = _instant(time), found[1]
-        values: tuple[Any, ...] = ()
-        if first > 2:
-            values = self._floats(found[2:first])
-        if second > first:
-            values += tuple(map(_INTEGERS.__getitem__, found[first:second]))
+        as_of = _instant(time)
+        values = self._floats(found[1:first]) if first > 1 else ()
+        newest, *integers = self._integers(found[first:second])
+        values += tuple(integers)
         if third > second:
             values += tuple(map(_BOOLEANS.__getitem__, found[second:third]))
         if last > third:
@@ -165,7 +188,6 @@ class FeastReader:
             said = found[last] if self._inexact else None
             if said:
                 values = exact_values(values, said, as_of, self._inexact)
-        newest = _INTEGERS[noted] if noted else None
         return values if self._pick is None else self._pick(values), as_of, as_of if newest is None else newest
 
     def read_all(self, found: Sequence[Sequence[bytes | None]]) -> list[FoundRow | None]:
@@ -187,32 +209,39 @@ class FeastReader:
         as_of = _instants([each[0] for each in found])  # type: ignore[misc]
         if as_of is None:
             return None
-        newest = [
-            at if noted is None else noted
-            for at, noted in zip(as_of, _integers([each[1] for each in found]), strict=True)
-        ]
-        values: list[tuple[Any, ...]] = [()] * len(found)
-        if first > 2:
-            values = self._all_floats(found, first)
-        for begin, end, known in ((first, second, _INTEGERS), (second, third, _BOOLEANS)):
-            if end > begin:
-                flat = map(known.__getitem__, chain.from_iterable([each[begin:end] for each in found]))
-                columns = zip(*[flat] * (end - begin), strict=True)
-                values = [mine + more for mine, more in zip(values, columns, strict=True)]
+        integers = self._all_integers([each[first:second] for each in found])
+        newest = [at if each[0] is None else each[0] for each, at in zip(integers, as_of, strict=True)]
+        values: list[tuple[Any, ...]] = [each[1:] for each in integers]
+        if first > 1:
+            values = [mine + more for mine, more in zip(self._all_floats(found, first), values, strict=True)]
+        if third > second:
+            known = map(_BOOLEANS.__getitem__, chain.from_iterable([each[second:third] for each in found]))
+            columns = zip(*[known] * (third - second), strict=True)
+            values = [mine + more for mine, more in zip(values, columns, strict=True)]
         if self._pick is not None:
             values = list(map(self._pick, values))
         return list(zip(values, as_of, newest, strict=True))
 
+    def _all_integers(self, found: Sequence[Sequence[bytes | None]]) -> list[tuple[Any, ...]]:
+        joined = _laid_out(list(chain.from_iterable(found)))
+        if joined is None:
+            return list(map(self._integers, found))
+        import numpy as np
+
+        words: npt.NDArray[Any] = np.ndarray((len(joined) // 9,), "<u8", joined, 1, (9,))
+        flat = iter(_positives(words).tolist())
+        return list(zip(*[flat] * len(found[0]), strict=True))
+
     def _all_floats(self, found: Sequence[Sequence[bytes | None]], end: int) -> list[tuple[Any, ...]]:
         try:
-            joined = b"".join(chain.from_iterable([each[2:end] for each in found]))  # type: ignore[misc]
+            joined = b"".join(chain.from_iterable([each[1:end] for each in found]))  # type: ignore[misc]
         except TypeError:  # one was never written
             joined = b""
-        count = (end - 2) * len(found)
+        count = (end - 1) * len(found)
         if len(joined) != 9 * count or joined[::9] != self._tags * len(found):
-            return [self._floats(each[2:end]) for each in found]
+            return [self._floats(each[1:end]) for each in found]
         flat = iter(_doubles(count).unpack(joined))
-        return list(zip(*[flat] * (end - 2), strict=True))
+        return list(zip(*[flat] * (end - 1), strict=True))
 
     def _floats(self, found: Sequence[bytes | None]) -> tuple[Any, ...]:
         try:

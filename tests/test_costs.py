@@ -308,7 +308,7 @@ def test_a_request_to_the_lookup_server_is_one_round_trip(redis_server: RedisAdd
     assert others == [1, 1, 1], "a request waits for Redis more than once"
 
 
-@pytest.mark.parametrize(("layout", "ten", "each"), [("feast", 370, 10.0), ("packed", 290, 15.0)])
+@pytest.mark.parametrize(("layout", "ten", "each"), [("feast", 430, 10.0), ("packed", 310, 15.0)])
 def test_calls_of_a_lookup(redis_server: RedisAddress, layout: Layout, ten: int, each: float) -> None:
     with RedisStore(redis_server.url, layout=layout, expire=False) as store:
         store.write(Day, rows(Day, range(200)))

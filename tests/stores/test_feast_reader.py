@@ -12,8 +12,9 @@ from headrace.features.dtypes import BOOL, FLOAT, INT
 from headrace.stores import feast_reader
 from headrace.stores.feast_reader import FeastReader
 from headrace.stores.feast_rows import FeastRows
-from headrace.stores.feast_values import encode_value, timestamp
+from headrace.stores.feast_values import decode_value, encode_value, read_timestamp, timestamp
 from headrace.stores.layout import RowLayout
+from headrace.stores.lookups import FoundRow
 
 FEATURES = (("a", FLOAT), ("n", INT), ("b", FLOAT), ("yes", BOOL), ("m", INT))
 NAMES = tuple(name for name, _ in FEATURES)
@@ -36,9 +37,10 @@ def row(reader: FeastReader, times: st.SearchStrategy[int], holes: bool) -> st.S
     def field(values: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes | None]:
         return st.one_of(values, st.sampled_from([None, b""])) if holes else values
 
-    fields = [times.map(timestamp), field(times.map(lambda us: encode_value(us, INT)))]
     kinds, wanted = dict(FEATURES), reader_names(reader)
-    for dtype in VALUES:
+    fields = [times.map(timestamp), *(field(encoded(FLOAT)) for name in wanted if kinds[name] == FLOAT)]
+    fields.append(field(times.map(lambda us: encode_value(us, INT))))
+    for dtype in (INT, BOOL):
         fields += [field(encoded(dtype)) for name in wanted if kinds[name] == dtype]
     return st.tuples(*fields).map(list)
 
@@ -61,7 +63,27 @@ def test_many_rows_are_read_as_one_by_one(data: st.DataObject) -> None:
     absent = [None] * len(reader.fields)
     for at in data.draw(st.lists(st.integers(0, len(rows)), max_size=3)):
         rows.insert(at, absent)
-    assert reader.read_all(rows) == [reader.read(each) for each in rows]
+    found = [reader.read(each) for each in rows]
+    assert reader.read_all(rows) == found
+    for each, got in zip(rows, found, strict=True):
+        assert got == plainly(reader, each)
+
+
+def plainly(reader: FeastReader, fields: Sequence[bytes | None]) -> FoundRow | None:
+    """The row, each of its fields decoded by itself."""
+    time, kinds = fields[0], dict(FEATURES)
+    if time is None:
+        return None
+    wanted = reader_names(reader)
+    floats = [name for name in wanted if kinds[name] == FLOAT]
+    names = [*floats, "", *(name for dtype in (INT, BOOL) for name in wanted if kinds[name] == dtype)]
+    values = {
+        name: None if data is None else decode_value(data, kinds.get(name, INT))
+        for name, data in zip(names, fields[1:], strict=True)
+    }
+    as_of = read_timestamp(time)
+    newest = values[""]
+    return tuple(values[name] for name in wanted), as_of, as_of if newest is None else newest
 
 
 def test_usual_rows_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +91,7 @@ def test_usual_rows_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = READERS["a", "b"]
     doubles = [encode_value(1.5, FLOAT), encode_value(-2.0, FLOAT)]
     times = [1_700_000_000_000_000, 1_700_000_000_250_000, 1_899_999_999_999_999] * 20
-    rows = [[timestamp(us), encode_value(us + 7, INT), *doubles] for us in times]
+    rows = [[timestamp(us), *doubles, encode_value(us + 7, INT)] for us in times]
     monkeypatch.setattr(FeastReader, "read", lambda *_: pytest.fail("one by one"))
     assert reader.read_all(rows) == [((1.5, -2.0), us, us + 7) for us in times]
 
