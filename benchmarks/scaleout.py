@@ -175,7 +175,14 @@ def recover(at: Servers) -> tuple[float, float]:
     with Redis.from_url(at.redis_url) as client:
         client.flushall()
     make_topic(at.bootstrap, topic)
-    producer = Producer({"bootstrap.servers": at.bootstrap, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000})
+    producer = Producer(
+        {
+            "bootstrap.servers": at.bootstrap,
+            "enable.idempotence": True,
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 2_000_000,
+        }
+    )
     now_us = time.time_ns() // 1000
 
     def put(entity: int, at_us: int) -> None:

@@ -26,7 +26,7 @@ SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("dev", max_examples=25, derandomize=True, deadline=None, suppress_health_check=SLOW_IS_FINE)
 settings.register_profile(
     "ci",
-    max_examples=40,
+    max_examples=30,
     derandomize=True,
     deadline=None,
     suppress_health_check=SLOW_IS_FINE,

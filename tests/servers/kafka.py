@@ -202,7 +202,13 @@ class Kafka:
         settings = {name.replace("_", "."): value for name, value in settings.items()}
         # The partitioner is Java's, that of everybody else.
         producer = Producer(
-            {"bootstrap.servers": self.bootstrap, "linger.ms": 5, "partitioner": "murmur2_random", **settings}
+            {
+                "bootstrap.servers": self.bootstrap,
+                "linger.ms": 5,
+                "partitioner": "murmur2_random",
+                "max.in.flight": 1,  # a retry must not change the order: events would be late
+                **settings,
+            }
         )
         placed: dict[int, tuple[int, int]] = {}
         failed: list[KafkaError] = []
