@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-INK, PALE, GRID, SAND = "#22303c", "#8a97a3", "#e6eaee", "#b9c2ca"  # as in the demo's figure
-WATER, ALARM, DEEP = "#0b6fa4", "#d1495b", "#083d5c"
+from headrace.demo.picture import ALARM, INK, PALE, SAND, WATER, quiet
+
+DEEP = "#083d5c"
 WORDS: dict[str, Any] = {"fontsize": 9, "fontweight": "bold"}
 WINDOWS = {"1m": 1, "30m": 30, "6h": 360, "1d": 1440, "30d": 43_200}  # minutes
 SIZES = {"10k": 1e4, "100k": 1e5, "1M": 1e6, "5M": 5e6}
@@ -51,21 +52,27 @@ def memory(axes: Any, lines: Lines) -> None:
 
 
 def features(axes: Any, lines: Lines) -> None:
-    there = [(float(n), lines[f"features: {n}"]) for n in ("1", "10", "50")]
-    proportional(axes, [(at, cost(line)) for at, line in there])
-    band(axes, there)
-    curve(axes, [(at, cost(line)) for at, line in there], WATER, "over one window", (1, -17))
+    multiplied(axes, lines, "features", [1, 10, 50], ("over one window", (1, -17)))
     mark(axes, (50.0, cost(lines["features: 50, ten windows"])), "over ten windows", (-2, -15))
     frame(axes, "Features: microseconds an event", [1, 10, 50])
-    axes.set_ylim(1, 300)
 
 
 def views(axes: Any, lines: Lines) -> None:
-    there = [(float(n), lines[f"views: {n}"]) for n in ("1", "5", "20")]
-    proportional(axes, [(at, cost(line)) for at, line in there])
-    band(axes, there)
-    curve(axes, [(at, cost(line)) for at, line in there], WATER, "of four features each", (1, -15))
+    multiplied(axes, lines, "views", [1, 5, 20], ("of four features each", (1, -15)))
     frame(axes, "Views in a flow: microseconds an event", [1, 5, 20])
+
+
+def multiplied(axes: Any, lines: Lines, what: str, counts: list[int], label: tuple[str, tuple[int, int]]) -> None:
+    """What an event costs with more and more of something, beside what it would if each cost as much as the first."""
+    there = [(float(n), lines[f"{what}: {n}"]) for n in counts]
+    costs = [(at, cost(line)) for at, line in there]
+    (first, cost_of_first), (last, _) = costs[0], costs[-1]
+    end = cost_of_first * last / first
+    axes.plot([first, last], [cost_of_first, end], color=SAND, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.annotate("in proportion", (last, end), xytext=(-4, 2), textcoords="offset points", ha="right", color=PALE,
+                  fontsize=9)  # fmt: skip
+    band(axes, there)
+    curve(axes, costs, WATER, *label)
     axes.set_ylim(1, 300)
 
 
@@ -112,15 +119,6 @@ def mark(axes: Any, point: tuple[float, float], label: str, shift: tuple[int, in
     axes.annotate(label, point, xytext=shift, textcoords="offset points", ha="right", **WORDS, color=ALARM)
 
 
-def proportional(axes: Any, points: Points) -> None:
-    """What it would cost if each cost as much as the first."""
-    (first, cost_of_first), (last, _) = points[0], points[-1]
-    end = cost_of_first * last / first
-    axes.plot([first, last], [cost_of_first, end], color=SAND, linewidth=1.2, linestyle=(0, (4, 3)))
-    axes.annotate("in proportion", (last, end), xytext=(-4, 2), textcoords="offset points", ha="right", color=PALE,
-                  fontsize=9)  # fmt: skip
-
-
 def frame(
     axes: Any, title: str, at: list[int] | None = None, names: list[str] | None = None, *, sizes: bool = False
 ) -> None:
@@ -136,12 +134,7 @@ def frame(
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=12)
-    axes.grid(True, color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(SAND)
-    axes.tick_params(length=0, pad=6, colors=PALE, labelsize=9)
+    quiet(axes)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a run writes: online rows at once, log rows and dead letters with the next checkpoint, and the count of all."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class Summary:
     stopped: bool = False
 
 
-class Reading:
+class Reading(ABC):
     """A source as far as it has been read, and its flow.
 
     offset: rows read, broken ones included. files: files begun so far, of a source that reads files. position: where
@@ -91,9 +92,9 @@ class Reading:
         }
 
     @property
+    @abstractmethod
     def ended(self) -> bool:
         """Whether the source has ended, and all of it was taken."""
-        raise NotImplementedError
 
     @property
     def part(self) -> str:

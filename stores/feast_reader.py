@@ -75,7 +75,7 @@ def _instants(found: Sequence[bytes]) -> list[int] | None:
     longest, shortest = max(map(len, found)), min(map(len, found))
     if shortest < 6 or longest > 15:
         return None
-    halves = np.frombuffer(b"".join([each.ljust(16, b"\0") for each in found]), "<u8").reshape(-1, 2)
+    halves = np.frombuffer(_padded(16, len(found)).pack(*found), "<u8").reshape(-1, 2)
     first, second = halves[:, 0], halves[:, 1]
     if np.any((first & _FORM) != _FORMED):  # a tag, and five bytes of seconds, of which the last one is marked so
         return None
@@ -89,15 +89,26 @@ def _instants(found: Sequence[bytes]) -> list[int] | None:
 
 
 _FORM, _FORMED = 0x8080_0000_00FF, 0x0080_0000_0008
+_TAG = b"\x20"  # of an integer
 
 
-def _laid_out(found: Sequence[bytes | None]) -> bytes | None:
-    """Nine bytes for each of n integers: the tag, and a varint with zeros behind it; None when one is not so."""
+def _laid_out(found: Sequence[bytes | None], padded: struct.Struct, tags: bytes) -> bytes | None:
+    """Nine bytes for each of n integers: the tag, and a varint with zeros behind it; None when one is not so.
+
+    padded: of nine bytes, n times. tags: of n integers.
+    """
     try:
-        joined = b"".join([each.ljust(9, b"\0") for each in found])  # type: ignore[union-attr]
-    except AttributeError:  # one is None
+        joined = padded.pack(*found)
+    except struct.error:  # one is None
         return None
-    return joined if len(joined) == 9 * len(found) and joined[::9] == b"\x20" * len(found) else None
+    # The last of the nine goes on where the varint is longer: it is no ASCII.
+    return joined if joined[::9] == tags and joined[8::9].isascii() else None
+
+
+@lru_cache(maxsize=64)
+def _padded(size: int, n: int) -> struct.Struct:
+    """n byte strings, each with zeros behind it, or cut, up to `size`."""
+    return struct.Struct(f"{size}s" * n)
 
 
 def _positives(bits: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -124,10 +135,11 @@ class _Integers:
                 (0x0FFFFFFF, 0x0FFFFFFF00000000, 4),
             )
         ]
+        self._padded, self._tags = _padded(9, n), _TAG * n
         self._struct = struct.Struct("<" + "xQ" * n)
 
     def __call__(self, found: Sequence[bytes | None]) -> tuple[Any, ...]:
-        joined = _laid_out(found)
+        joined = _laid_out(found, self._padded, self._tags)
         if joined is None:
             return tuple(map(_INTEGERS.__getitem__, found))
         bits = int.from_bytes(joined, "little") & self._low
@@ -223,7 +235,8 @@ class FeastReader:
         return list(zip(values, as_of, newest, strict=True))
 
     def _all_integers(self, found: Sequence[Sequence[bytes | None]]) -> list[tuple[Any, ...]]:
-        joined = _laid_out(list(chain.from_iterable(found)))
+        count = len(found) * len(found[0])
+        joined = _laid_out(list(chain.from_iterable(found)), _padded(9, count), _TAG * count)
         if joined is None:
             return list(map(self._integers, found))
         import numpy as np

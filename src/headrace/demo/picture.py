@@ -99,7 +99,7 @@ def _airport(
     axes.xaxis.set_major_locator(HourLocator(byhour=range(6, 24, 3)))
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))
     axes.set_title(name, loc="left", fontweight="bold", **STYLE)
-    _frame(axes)
+    quiet(axes)
 
 
 def _precision_recall(axes: Any, before: Judged, after: Judged) -> None:
@@ -185,7 +185,8 @@ def _legend(figure: Figure, axes: Any) -> None:
     )
 
 
-def _frame(axes: Any) -> None:
+def quiet(axes: Any) -> None:
+    """A pale grid, and no frame but the line below."""
     axes.grid(True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
@@ -195,7 +196,7 @@ def _frame(axes: Any) -> None:
 
 
 def _percent(axes: Any, x: bool = True) -> None:
-    _frame(axes)
+    quiet(axes)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if x:
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
