@@ -1,6 +1,5 @@
 """What a run writes: online rows at once, log rows and dead letters with the next checkpoint, and the count of all."""
 
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +63,7 @@ class Summary:
     stopped: bool = False
 
 
-class Reading(ABC):
+class Reading:
     """A source as far as it has been read, and its flow.
 
     offset: rows read, broken ones included. files: files begun so far, of a source that reads files. position: where
@@ -92,9 +91,9 @@ class Reading(ABC):
         }
 
     @property
-    @abstractmethod
     def ended(self) -> bool:
-        """Whether the source has ended, and all of it was taken."""
+        """Whether the source has ended, and all of it was taken. One that nobody reads, as in a backfill, does not."""
+        return False
 
     @property
     def part(self) -> str:
