@@ -1,19 +1,21 @@
-"""JSON messages or lines to events: each is read by a typed decoder straight into the event's fields.
+"""JSON messages or lines to events.
 
-    line --typed decoder--> one small struct -> a column for each field        the usual line
-         '--it stumbles--> any JSON value -> casting.py, value by value        a whole float for an integer, NaN as
-                                                                               Python writes it, or a dead letter
+    lines --compiled, json_columns.py--> a column for each field                the usual line, of many
+    line --typed decoder--> one small struct -> a column for each field         of few lines, or in an unusual spelling
+         '--it stumbles--> any JSON value -> casting.py, value by value         a whole float for an integer, NaN as
+                                                                                Python writes it, or a dead letter
 Every line is judged by itself, so the verdict does not depend on its neighbours. What a line says in fields that the
 event does not have is skipped, and only its syntax is looked at.
 """
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from headrace.features.events import EventSchema, Field
@@ -22,6 +24,7 @@ from headrace.flows.casting import cast_column
 from headrace.flows.deadletter import payload_of_bytes
 from headrace.flows.decode import Decoded, Partitions, assemble, cast_rows
 from headrace.flows.fit import Cast, Unreadable, interleaved
+from headrace.flows.json_columns import SMALL, json_columns
 from headrace.flows.values import Reading
 
 _INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -48,25 +51,32 @@ def cast_json(
     fields: tuple[Field, ...], lines: Sequence[bytes], how: Reading
 ) -> tuple[dict[str, Cast], dict[int, str]]:
     """The fields of n JSON texts, by their names, and what is wrong with the texts that are no object at all."""
+    names = tuple(how.column(f.name) for f in fields)
+    compiled = json_columns(fields, names, how.time) if len(lines) > SMALL else None
+    if compiled is None:
+        return _struct_by_struct(fields, lines, how)
+    columns, bad = compiled.read(lines)
+    if bad.all():
+        return _struct_by_struct(fields, lines, how)
+    if not bad.any():
+        return _cast(fields, columns, how), {}
+    usual, odd = np.flatnonzero(~bad), np.flatnonzero(bad).tolist()
+    fast = _cast(fields, [column.take(pa.array(usual)) for column in columns], how)
+    return _joined(len(lines), usual.tolist(), fast, odd, *_struct_by_struct(fields, [lines[i] for i in odd], how))
+
+
+def _struct_by_struct(
+    fields: tuple[Field, ...], lines: Sequence[bytes], how: Reading
+) -> tuple[dict[str, Cast], dict[int, str]]:
+    """Lines that the typed decoder reads in columns, the others value by value."""
     decoder = _typed(fields, tuple(how.column(f.name) for f in fields), how.time.unit is not None, how.base64)
     if decoder is None:
         return cast_rows(fields, [_object(line) for line in lines], how)
     decode, columns = decoder
     try:
-        rows = [decode(line) for line in lines]
+        return _cast(fields, columns([decode(line) for line in lines]), how), {}
     except _NOT_JSON:
-        return _mixed(fields, lines, how, decode, columns)
-    return _cast(fields, columns(rows), how), {}
-
-
-def _mixed(
-    fields: tuple[Field, ...],
-    lines: Sequence[bytes],
-    how: Reading,
-    decode: Callable[[bytes], Row],
-    columns: Callable[[list[Row]], Sequence[list[Any]]],
-) -> tuple[dict[str, Cast], dict[int, str]]:
-    """Lines of which the typed decoder reads some: those in columns, the others one by one."""
+        pass  # some lines: which ones?
     rows, usual, odd = [], [], []
     for i, line in enumerate(lines):
         try:
@@ -75,30 +85,31 @@ def _mixed(
         except _NOT_JSON:
             odd.append(i)
     slow, whole = cast_rows(fields, [_object(lines[i]) for i in odd], how)
-    places = {i: why for i, why in zip(odd, map(whole.get, range(len(odd))), strict=True) if why is not None}
     if not rows:
         return slow, whole
-    fast = _cast(fields, columns(rows), how)
-    n = len(lines)
-    return {f.name: interleaved([(usual, fast[f.name]), (odd, slow[f.name])], n) for f in fields}, places
+    return _joined(len(lines), usual, _cast(fields, columns(rows), how), odd, slow, whole)
 
 
-def _cast(fields: Sequence[Field], columns: Sequence[list[Any]], how: Reading) -> dict[str, Cast]:
-    """Columns of values of the type that each field expects."""
-    casts = {}
-    for field, values in zip(fields, columns, strict=True):
-        if field.dtype != "timestamp":
-            casts[field.name] = Cast(pa.array(values, type=ARROW_TYPES[field.dtype]))
-        else:
-            written = pa.string() if how.time.unit is None else pa.int64()
-            casts[field.name] = cast_column(field, pa.array(values, type=written), how)
-    return casts
+def _joined(
+    n: int, usual: list[int], fast: Mapping[str, Cast], odd: list[int], slow: Mapping[str, Cast], whole: dict[int, str]
+) -> tuple[dict[str, Cast], dict[int, str]]:
+    """n lines, of which some were read in one way and the others in another."""
+    casts = {name: interleaved([(usual, cast), (odd, slow[name])], n) for name, cast in fast.items()}
+    return casts, {odd[i]: why for i, why in whole.items()}
+
+
+def _cast(fields: Sequence[Field], columns: Sequence[pa.Array], how: Reading) -> dict[str, Cast]:
+    """Columns of the type that each field expects; instants may be integers or text."""
+    return {
+        field.name: cast_column(field, column, how) if field.dtype == "timestamp" else Cast(column)
+        for field, column in zip(fields, columns, strict=True)
+    }
 
 
 @lru_cache(maxsize=256)
 def _typed(
     fields: tuple[Field, ...], names: tuple[str, ...], counted: bool, base64: bool
-) -> tuple[Callable[[bytes], Row], Callable[[list[Row]], Sequence[list[Any]]]] | None:
+) -> tuple[Callable[[bytes], Row], Callable[[list[Row]], list[pa.Array]]] | None:
     """A decoder of one line to a struct and a function from n structs to the columns of the fields.
 
     names: of the fields in the text. counted: instants are integers. None where two fields are read from one name or
@@ -115,7 +126,14 @@ def _typed(
         "Row", declared, rename={f"v{i}": name for i, name in enumerate(names)}, kw_only=True, gc=False
     )
     # A comprehension with the attribute written out is twice as fast as `map(attrgetter(...))`.
-    columns = eval(f"lambda rows: ({''.join(f'[r.v{i} for r in rows], ' for i in range(len(fields)))})")
+    values = eval(f"lambda rows: ({''.join(f'[r.v{i} for r in rows], ' for i in range(len(fields)))})")
+    types = [
+        (pa.int64() if counted else pa.string()) if f.dtype == "timestamp" else ARROW_TYPES[f.dtype] for f in fields
+    ]
+
+    def columns(rows: list[Row]) -> list[pa.Array]:
+        return [pa.array(each, type=type) for each, type in zip(values(rows), types, strict=True)]
+
     return msgspec.json.Decoder(struct).decode, columns
 
 

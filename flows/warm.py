@@ -15,14 +15,15 @@ from headrace.features.entities import Entity
 from headrace.features.events import Event, EventTime
 from headrace.features.sources import IterableSource
 from headrace.features.views import define
-from headrace.flows import answering, readings, verdicts, walking
+from headrace.flows import answering, json_kernel, readings, spans, verdicts, walking
 from headrace.flows.batch import BatchColumn, EventBatch
 from headrace.flows.events import prepare
+from headrace.flows.json_columns import JsonColumns
 from headrace.flows.keys import KeyTable
 from headrace.flows.pipeline import SourceFlow
 from headrace.flows.plan import compile_view
 
-KERNELS = (answering.answer, *readings.KERNELS, *verdicts.KERNELS, *walking.KERNELS)
+KERNELS = (answering.answer, json_kernel.scan, spans.gather, *readings.KERNELS, *verdicts.KERNELS, *walking.KERNELS)
 
 
 class _Warming(Event):
@@ -63,6 +64,7 @@ def warm() -> float:
     flow.tail()
     flow.save()
     flow.save()
+    JsonColumns(source.schema.fields[:2], ("key", "value"), json_kernel.WHOLE).read([b'{"key": "a", "value": 1}'])
     plan = compile_view(view)
     events = prepare(plan, KeyTable(("key",), ("string",)), EventBatch.of(columns, np.array([1])))
     answering.answers(plan, 1, events, np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64), None)

@@ -13,17 +13,6 @@ DEPTH = 16
 """How deep arrays and maps may lie in each other."""
 
 
-@kernel
-def gather(block, begins, sizes, data):
-    """Copy pieces of a block behind each other."""
-    at = 0
-    for i in range(begins.shape[0]):
-        begin = begins[i]
-        for k in range(sizes[i]):
-            data[at + k] = block[begin + k]
-        at += sizes[i]
-
-
 @step
 def varint(block, at, end):
     """A zigzag number of up to ten bytes and the place after it, which is -1 if there is none."""

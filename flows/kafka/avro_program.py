@@ -33,9 +33,9 @@ from headrace.flows.kafka.avro_kernel import (
     LONG,
     NEXT,
     UNION,
-    gather,
     run,
 )
+from headrace.flows.spans import spans
 
 _SIMPLE = {
     "boolean": BOOL,
@@ -94,14 +94,14 @@ class Program:
 
         A message that could not be read has a null in every column.
         """
-        block = b"".join(payloads)
+        block = b"".join((*payloads, b"\0" * 8))
         lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
         ends = np.cumsum(lengths)
         n, lanes = len(payloads), len(self.lanes)
         steps = np.array(self._steps, dtype=np.int64).reshape(-1, 4)
         table = np.array(self._table or [0], dtype=np.int64)
         values = np.zeros((lanes, n), dtype=np.int64)
-        sizes = np.zeros((lanes, n), dtype=np.int64)
+        sizes = np.zeros((lanes, n), dtype=np.int32)
         given = np.zeros((lanes, n), dtype=np.bool_)
         bad = np.zeros(n, dtype=np.bool_)
         bytes_of = np.frombuffer(block, dtype=np.uint8)
@@ -200,28 +200,19 @@ def _numbers(lane: Lane, values: Ints, missing: npt.NDArray[np.bool_]) -> pa.Arr
 def _spans(
     block: npt.NDArray[np.uint8],
     begins: Ints,
-    sizes: Ints,
+    sizes: npt.NDArray[np.int32],
     missing: npt.NDArray[np.bool_],
     text: bool,
     bad: npt.NDArray[np.bool_],
 ) -> pa.Array:
     """Values that are pieces of the block; messages with text that is no UTF-8 are marked in `bad`."""
-    sizes = np.where(missing, 0, sizes)
-    offsets = np.zeros(len(begins) + 1, dtype=np.int64)
-    np.cumsum(sizes, out=offsets[1:])
-    data = np.empty(offsets[-1], dtype=np.uint8)
-    gather(block, begins, sizes, data)
-    kind, raw = (pa.large_string(), pa.large_binary()) if text else (pa.large_binary(), pa.large_binary())
-    null = pa.array(~missing).buffers()[1] if missing.any() else None
-    buffers = [null, pa.py_buffer(offsets), pa.py_buffer(data)]
-    made = pa.Array.from_buffers(kind, len(begins), buffers)
+    made = spans(block, begins, sizes, missing if missing.any() else None)
     if not text:
-        return made.cast(pa.binary())
+        return made
     try:
-        made.validate(full=True)
         return made.cast(pa.string())
     except pa.ArrowInvalid:
-        plain = pa.Array.from_buffers(raw, len(begins), buffers).to_pylist()
+        plain = made.to_pylist()
     for row, value in enumerate(plain):
         try:
             plain[row] = None if value is None else value.decode()
